@@ -1,1 +1,1 @@
-"""TODO."""
+"""Turns new rows into a better adapter: counts, decides, trains in a child, evaluates, gates, publishes."""

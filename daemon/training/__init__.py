@@ -1,1 +1,1 @@
-"""TODO."""
+"""What needs the model. Runs as a child, `python -m daemon.training VERB JOB_DIR`; nothing else imports torch."""

@@ -1,0 +1,161 @@
+"""What the daemon can be told. Defaults are those of the 14B model; profiles (profiles.py) set others."""
+
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from monitoring.config import MonitoringSettings
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from schema.config import DatabaseSettings
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class SampleSettings(_Section):
+    """How a file becomes samples."""
+
+    prefix_share: float = Field(0.35, gt=0, lt=1)
+    """Share of a file shown as context in a continuation sample; the rest is the completion to learn."""
+    fim_share: float = Field(0.5, ge=0, le=1)
+    """Share of the samples that are fill-in-the-middle instead of continuation."""
+    sequence_tokens: int = Field(4096, ge=64, multiple_of=64)
+    """Length of one packed sequence, in tokens. A longer sample is cut at a syntax boundary."""
+    max_chars: int = Field(8000, ge=256)
+    """Longest piece of a file in one sample, in characters; a longer file is one row and yields several samples."""
+
+
+class TrainingSettings(SampleSettings):
+    """What the child needs to know to train and evaluate; travels in the job."""
+
+    base_model: str = "Qwen/Qwen2.5-Coder-14B-Instruct"
+    """Name on the hub, or a folder, of the base model. `tiny` makes its own: `local:tiny`."""
+    base_revision: str | None = None
+    """Commit of the base model on the hub; unset: what is there, and it is recorded."""
+    quantisation: Literal["nf4", "none"] = "nf4"
+    """Storage of the frozen base: 4-bit NF4 with double quantisation, or as it is."""
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Arithmetic of the forward and backward pass."""
+    lora_rank: int = Field(256, ge=1)
+    """Rank of the adapter."""
+    lora_alpha: int = Field(512, ge=1)
+    """Scale of the adapter: its product is multiplied by alpha / rank."""
+    learning_rate: float = Field(5e-5, gt=0)
+    """Peak learning rate of a first round."""
+    continued_rate_share: float = Field(0.5, gt=0, le=1)
+    """Peak learning rate of a round that continues an adapter, as a share of `learning_rate`."""
+    warmup_share: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises to its peak; it then falls along a cosine to 10 %."""
+    micro_batch: int = Field(4, ge=1)
+    """Sequences per forward pass."""
+    accumulation: int = Field(4, ge=1)
+    """Forward passes per optimizer step."""
+    epochs: int = Field(1, ge=1)
+    """Passes over the claimed rows."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are clipped to this norm."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Weight decay of AdamW (8-bit)."""
+    eval_interval_steps: int = Field(100, ge=1)
+    """Most steps between two evaluations; a short run evaluates at least eight times."""
+    eval_share: float = Field(0.05, gt=0, le=0.5)
+    """Share of the run's computation that its evaluations may take; the validation subsample is cut to fit."""
+    patience: int = Field(3, ge=1)
+    """Evaluations in a row without improvement after which training stops early."""
+    min_improvement: float = Field(0.0005, ge=0)
+    """Relative fall of the validation loss that counts as an improvement."""
+    checkpoint_interval_s: float = Field(600, gt=0)
+    """Seconds between two checkpoints."""
+    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
+    """Attention kernel; auto takes the best that is there, and says which."""
+    recompute: bool = True
+    """Recompute activations in the backward pass instead of keeping them (saves memory, costs up to 45 %)."""
+    seed: int = 42
+    """Seed of sampling, shuffling and initialisation."""
+    threads: int | None = Field(None, ge=1)
+    """Threads of the training child on a CPU; unset: one per core."""
+    wandb_project: str = "codelupe"
+    """Weights & Biases project. Runs are kept offline unless WANDB_API_KEY is set."""
+
+    hidden_size: int = Field(256, multiple_of=64)
+    """`local:tiny` only: width of the base that is made on this machine. Heads are 64 wide."""
+    num_layers: int = Field(2, ge=1)
+    """`local:tiny` only: layers of that base."""
+    intermediate_size: int = Field(768, multiple_of=64)
+    """`local:tiny` only: width of its MLP."""
+    vocabulary: int = Field(4096, ge=512, multiple_of=64)
+    """`local:tiny` only: entries of its byte-level BPE, special tokens included."""
+    pretrain_learning_rate: float = Field(3e-3, gt=0)
+    """`local:tiny` only: peak learning rate of the pre-training."""
+    pretrain_frame_share: float = Field(0.33, ge=0, le=1)
+    """`local:tiny` only: share of the pre-training steps, the last ones, in sample frames instead of plain text."""
+
+
+class DaemonSettings(TrainingSettings):
+    """When to train, on how much, and when to publish."""
+
+    line: str = Field("qwen", pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")
+    """Name of the lineage of adapters this daemon extends. Another base model means another line."""
+    check_interval_s: float = Field(300, gt=0)
+    """Seconds between two counts of the new rows."""
+    threshold_rows: int = Field(1000, ge=1)
+    """New rows that start a run."""
+    max_rows: int = Field(100_000, ge=1)
+    """Most rows of one run; the best are taken, the others stay pending."""
+    max_run_chars: int | None = Field(None, ge=10_000)
+    """Most characters of one run; unset: no limit."""
+    min_quality: float = Field(70, ge=0, le=100)
+    """Quality score below which a row is not trained on; it stays stored and pending."""
+    min_chars: int = Field(50, ge=1)
+    """Shortest file that is trained on, in characters."""
+    replay_share: float = Field(0.15, ge=0, le=1)
+    """Rows of earlier rounds that are trained again beside the new ones, as a share of the new ones."""
+    min_test_units: int = Field(8, ge=1)
+    """Held-out units needed before a run may start; with fewer the gate could not judge."""
+    max_test_chars: int = Field(2_000_000, ge=10_000)
+    """Most held-out characters the gate evaluates; a fixed choice by hash."""
+    lease_s: float = Field(60, ge=5)
+    """Seconds after which a daemon that no longer renews its lease is taken for dead."""
+    back_off_s: float = Field(300, ge=1)
+    """Seconds before another try after a failed run; doubled with each failure in a row, up to a day."""
+    max_attempts: int = Field(3, ge=1)
+    """Times an interrupted run is resumed before it is given up and its rows are released."""
+    bootstrap_rounds: int = Field(2000, ge=200)
+    """Resamplings of the gate's paired bootstrap."""
+    bootstrap_confidence: float = Field(0.99, gt=0.5, lt=1)
+    """Confidence that the candidate is better, for it to be promoted."""
+    base_share: float = Field(0.5, gt=0, lt=1)
+    """`local:tiny` only: most of the training units that run 0 may take for the base."""
+    base_max_chars: int = Field(2_800_000, ge=10_000)
+    """`local:tiny` only: most characters that run 0 may take."""
+    stop_grace_s: float = Field(50, gt=0)
+    """Seconds a child gets to write its checkpoint when asked to stop."""
+
+    @model_validator(mode="after")
+    def _check_lengths(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars ({self.min_chars}) is above max_chars ({self.max_chars}): lower it")
+        return self
+
+    @property
+    def makes_base(self) -> bool:
+        """Whether the base of this line is made on this machine (run 0)."""
+        return self.base_model == LOCAL_BASE
+
+
+LOCAL_BASE = "local:tiny"
+
+
+class Settings(Protocol):
+    """The sections that the daemon's commands use."""
+
+    @property
+    def home(self) -> Path: ...  # noqa: D102
+    @property
+    def profile(self) -> str: ...  # noqa: D102
+    @property
+    def database(self) -> DatabaseSettings: ...  # noqa: D102
+    @property
+    def monitoring(self) -> MonitoringSettings: ...  # noqa: D102
+    @property
+    def daemon(self) -> DaemonSettings: ...  # noqa: D102

@@ -1,0 +1,115 @@
+"""What the control half hands to its child, and what comes back: files in one job directory.
+
+    job.json  members.jsonl  validation.jsonl  test.jsonl       written by the control half before the child starts
+    base/  adapter/  checkpoints/  child.log                    the child's
+    result.json  evaluation.json  error.json                    the child's answers, each written by rename
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from daemon.config import TrainingSettings
+
+MEMBERS, VALIDATION, TEST = "members.jsonl", "validation.jsonl", "test.jsonl"
+DONE, FAILED, STOPPED = 0, 1, 3
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Job(_Document):
+    """One run, as its child needs it. Paths are absolute."""
+
+    format_version: Literal[1] = 1
+    line: str
+    run: int
+    kind: Literal["base", "adapter"]
+    seed: int
+    settings: TrainingSettings
+    device: Literal["cpu", "cuda"]
+    base: str
+    """Folder of the base model, or its name on the hub. For a run of kind `base`: the folder it is to make."""
+    base_revision: str | None = None
+    incumbent: Path | None = None
+    """Adapter that this run continues and is judged against."""
+    replayed: bool = False
+    """Whether members of the role `replay` are among the members."""
+    eval_max_chars: int
+    """Most characters of the test split to evaluate; the control half has cut the file already, this is for the record."""
+
+
+class Item(_Document):
+    """A line of members.jsonl, validation.jsonl or test.jsonl."""
+
+    ordinal: int
+    item_id: int
+    role: str
+    content: str
+    sha256: str
+    language: str
+    path: str
+    repository: str
+    unit: str
+
+
+class Result(_Document):
+    """result.json: what `pretrain` and `train` did."""
+
+    steps: int
+    steps_planned: int
+    tokens: int
+    """Real tokens of all steps, padding not counted."""
+    completion_tokens: int
+    seconds: float
+    tokens_per_s: float
+    num_samples: int
+    packing_density: float
+    final_loss: float
+    best_eval_loss: float | None
+    best_step: int | None
+    num_evals: int
+    stopped_early: bool
+    peak_bytes: int
+    """Peak of resident memory on a CPU, of allocated device memory on a GPU."""
+    trainable_parameters: int
+    base_revision: str | None
+    tokenizer_digest: str
+    attention: str
+    digests: dict[str, str]
+    """SHA-256 by file of what was made (`adapter/…` or `base/…`)."""
+    versions: dict[str, str]
+    """Library versions."""
+
+
+class ItemBits(_Document):
+    """One held-out item under each model: −Σ log2 p over its completion tokens, and their UTF-8 bytes."""
+
+    item_id: int
+    unit: str
+    language: str
+    num_bytes: int
+    num_tokens: int
+    bits: dict[str, float]
+    """By model: base, incumbent (where there is one), candidate."""
+
+
+class EvaluationResult(_Document):
+    """evaluation.json: the test split under base, incumbent and candidate."""
+
+    items: list[ItemBits]
+    seconds: float
+
+
+class Failure(_Document):
+    """error.json: why the child gave up."""
+
+    reason: Literal["nan", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
+    message: str
+    data_caused: bool
+    traceback: str = ""
+
+
+Event = dict[str, Any]

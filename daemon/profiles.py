@@ -1,0 +1,49 @@
+"""Profiles: defaults for one kind of machine, by section. Configuration and environment go over them."""
+
+from typing import Any
+
+# A 2-core machine and the standard library of Python: the figures of docs/measurements.md.
+_TINY = {
+    "ingest": {"train_share": 0.8, "validation_share": 0.1},
+    "daemon": {
+        "line": "tiny",
+        "base_model": "local:tiny",
+        "check_interval_s": 5,
+        "threshold_rows": 100,
+        "min_quality": 0,
+        "sequence_tokens": 256,
+        "max_chars": 2000,
+        "max_run_chars": 2_000_000,
+        "max_test_chars": 150_000,
+        "lora_rank": 64,
+        "lora_alpha": 128,
+        "learning_rate": 4e-3,
+        "micro_batch": 16,
+        "accumulation": 1,
+        "recompute": False,
+        "compute_dtype": "float32",
+        "checkpoint_interval_s": 20,
+        "lease_s": 15,
+        "stop_grace_s": 8,
+        "back_off_s": 10,
+    },
+}
+
+_LARGE = {"base_model": "Qwen/Qwen2.5-Coder-14B-Instruct", "learning_rate": 5e-5, "lora_rank": 256, "lora_alpha": 512}
+_RANK_64 = {"learning_rate": 2e-4, "lora_rank": 64, "lora_alpha": 128}
+
+PROFILES: dict[str, dict[str, dict[str, Any]]] = {
+    "tiny": _TINY,
+    "small": {
+        "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-0.5B-Instruct", "sequence_tokens": 2048, "micro_batch": 2}
+    },
+    "gpu-16gb": {
+        "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-3B-Instruct", "micro_batch": 2, "accumulation": 8}
+    },
+    "gpu-24gb": {
+        "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-7B-Instruct", "micro_batch": 2, "accumulation": 8}
+    },
+    "gpu-32gb": {"daemon": {**_LARGE, "micro_batch": 1, "accumulation": 16}},
+    "gpu-80gb": {"daemon": {**_LARGE, "micro_batch": 4, "accumulation": 4}},
+    "gpu-141gb": {"daemon": {**_LARGE, "micro_batch": 2, "accumulation": 8, "recompute": False}},
+}
