@@ -1,0 +1,113 @@
+"""The [ingest] section of the configuration, and what the ingest commands need of the whole of it."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sourcecode.languages import LANGUAGES
+from sourcecode.limits import Limits
+
+if TYPE_CHECKING:
+    from monitoring.config import MonitoringSettings
+    from schema.config import DatabaseSettings
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+class IngestSettings(BaseModel):
+    """What is fetched, what is kept of it, and how much it may cost."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    ingest_workers: int = Field(default_factory=_num_cores, ge=1, le=256)
+    """Repositories handled at the same time, each in a process of its own (number; default: the cores)."""
+    languages: tuple[str, ...] = LANGUAGES
+    """Languages that are kept; files of others are refused with the reason `language`."""
+    min_file_bytes: int = Field(default=50, ge=0)
+    """A smaller file is refused with the reason `too_short` (bytes)."""
+    max_file_bytes: int = Field(default=262_144, ge=1, le=16_777_216)
+    """A larger file is refused with the reason `too_large`; larger blobs are not even fetched (bytes)."""
+    max_line_chars: int = Field(default=1000, ge=80)
+    """A file with a longer line is refused with the reason `minified` (characters)."""
+    max_mean_line_chars: int = Field(default=110, ge=40)
+    """A file with a longer average line is refused with the reason `minified` (characters)."""
+    max_error_share: float = Field(default=0.05, ge=0, le=1)
+    """A file whose syntax errors cover a larger share of it is refused with the reason `syntax` (share of bytes)."""
+    keep_tests: bool = False
+    """Keep test files too; otherwise they are refused with the reason `test` (true or false)."""
+    train_share: float = Field(default=0.95, gt=0, le=1)
+    """Share of the split units that is trained on (share; the rest is held out)."""
+    validation_share: float = Field(default=0.025, ge=0, lt=1)
+    """Share of the split units used for early stopping (share; what is left over is the test split)."""
+    min_units: int = Field(default=40, ge=1)
+    """A named source is split by repository, top-level entry, directory or file: the coarsest with this many (number)."""
+    clone_timeout_s: int = Field(default=600, ge=1)
+    """A clone that takes longer is killed and tried again later (seconds)."""
+    visit_timeout_s: int = Field(default=3600, ge=1)
+    """Wall clock of one whole visit of a repository, clone included (seconds)."""
+    clone_max_bytes: int = Field(default=2_147_483_648, ge=1_048_576)
+    """The largest file that the child process may write, so the largest pack that is cloned (bytes)."""
+    child_memory_bytes: int = Field(default=2_147_483_648, ge=268_435_456)
+    """Address space of the child process that handles a repository, and of its git (bytes)."""
+    child_cpu_s: int = Field(default=1800, ge=1)
+    """Processor time of the child process, and of each of its git processes (seconds)."""
+    max_entries: int = Field(default=200_000, ge=1)
+    """A repository or folder with more entries is refused with the reason `too_many_files` (number)."""
+    batch_rows: int = Field(default=200, ge=1, le=10_000)
+    """Judged files that are saved in one transaction (rows)."""
+    lease_s: int = Field(default=120, ge=3)
+    """How long a claimed repository stays ours without a sign of life (seconds)."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Failed visits of a repository before it is given up and marked dead (number)."""
+    retry_delay_s: int = Field(default=30, ge=0)
+    """Wait after the first failed visit; doubled after each further one, up to a day (seconds)."""
+    poll_interval_s: float = Field(default=2.0, gt=0)
+    """How often an idle worker looks at the queue (seconds)."""
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> "IngestSettings":
+        if self.train_share + self.validation_share > 1:
+            raise ValueError("train_share + validation_share is more than 1: lower one of them")
+        unknown = sorted(set(self.languages) - set(LANGUAGES))
+        if unknown:
+            raise ValueError(f"languages: {', '.join(unknown)} unknown; choose from {', '.join(LANGUAGES)}")
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """Return the part of the settings by which one file is judged."""
+        return Limits(
+            languages=self.languages,
+            min_file_bytes=self.min_file_bytes,
+            max_file_bytes=self.max_file_bytes,
+            max_line_chars=self.max_line_chars,
+            max_mean_line_chars=self.max_mean_line_chars,
+            max_error_share=self.max_error_share,
+            keep_tests=self.keep_tests,
+        )
+
+
+class Settings(Protocol):
+    """The part of the configuration that the ingest commands read."""
+
+    @property
+    def home(self) -> Path:
+        """The folder of all data."""
+
+    @property
+    def database(self) -> "DatabaseSettings":
+        """Where PostgreSQL is."""
+
+    @property
+    def monitoring(self) -> "MonitoringSettings":
+        """Ports and logs."""
+
+    @property
+    def ingest(self) -> IngestSettings:
+        """This package's section."""

@@ -1,0 +1,71 @@
+"""The judgement of one file: the same function for the worker and for `codelupe ingest explain`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sourcecode.filters import judge
+from sourcecode.licences import spdx_header
+from sourcecode.limits import Limits
+from sourcecode.scores import SCORER_VERSION, score
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is known of a file; of a refused one the reason, and of an accepted one the score (0 to 100)."""
+
+    path: str
+    language: str | None
+    accepted: bool
+    reason: str | None = None
+    detail: str | None = None
+    score: float | None = None
+    components: dict[str, float] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    licence: str | None = None
+    text: str | None = None
+    num_chars: int = 0
+    num_lines: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report of `codelupe ingest explain --json`, without the text."""
+        return {
+            "path": self.path,
+            "language": self.language,
+            "accepted": self.accepted,
+            "reason": self.reason,
+            "detail": self.detail,
+            "score": self.score,
+            "components": self.components,
+            "details": self.details,
+            "licence": self.licence,
+            "num_chars": self.num_chars,
+            "num_lines": self.num_lines,
+            "scorer_version": SCORER_VERSION,
+        }
+
+
+def judge_file(path: str, data: bytes, limits: Limits, *, licence: str | None = None) -> Judgement:
+    """Judge a file by its path in its repository and its bytes; `licence` is the repository's, a file's own goes first."""
+    verdict = judge(path, data, limits)
+    if verdict.text is None or verdict.tree is None or verdict.language is None:
+        return Judgement(
+            path=path,
+            language=verdict.language,
+            accepted=False,
+            reason=verdict.reason,
+            detail=verdict.detail,
+            licence=licence,
+        )
+    result = score(verdict.language, verdict.text, verdict.tree)
+    return Judgement(
+        path=path,
+        language=verdict.language,
+        accepted=True,
+        score=result.total,
+        components=result.components,
+        details=result.details,
+        licence=spdx_header(verdict.text) or licence,
+        text=verdict.text,
+        num_chars=len(verdict.text),
+        num_lines=verdict.text.count("\n") + (not verdict.text.endswith("\n")),
+    )

@@ -1,0 +1,125 @@
+"""Is a file fit to learn from? One reason string for each way it is not; path rules first, then the cheap, then the dear."""
+
+import re
+from dataclasses import dataclass
+
+from tree_sitter import Tree
+
+from sourcecode.generated import find_generator_mark
+from sourcecode.languages import detect_language
+from sourcecode.limits import Limits
+from sourcecode.paths import judge_path
+from sourcecode.secrets import find_secrets
+from sourcecode.syntax import measure_errors, parse
+
+# Every reason that judge gives, in the order in which they are looked at.
+REASONS = (
+    "vendored",
+    "test_fixture",
+    "language",
+    "test",
+    "configuration",
+    "generated",
+    "minified",
+    "too_large",
+    "too_short",
+    "binary",
+    "encoding",
+    "bidi",
+    "secret",
+    "nesting",
+    "parse_time",
+    "syntax",
+)
+
+# Trojan Source (CVE-2021-42574): these make a text read in another order than it runs.
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+_NUM_MEAN_LINES = 5  # the average line says nothing about a file of fewer
+_SOURCE_MAP = re.compile(r"^//[#@] sourceMappingURL=", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found: accepted with language, text and tree, or the reason and, in words, the detail."""
+
+    accepted: bool
+    reason: str | None = None
+    detail: str | None = None
+    language: str | None = None
+    text: str | None = None
+    tree: Tree | None = None
+
+
+def judge(path: str, data: bytes, limits: Limits) -> Verdict:
+    """Judge a file by its path (parts separated by `/`) and its bytes.
+
+    The text of an accepted file is its UTF-8 without a byte order mark, its lines ended by newlines alone.
+    """
+    language = detect_language(path, data)
+    refusal = judge_path(path, limits) or _judge_language(language, limits) or judge_size(len(data), limits)
+    refusal = refusal or (("binary", "contains NUL") if b"\0" in data else None)
+    if refusal:
+        return _refuse(refusal, language)
+    try:
+        text = decode(data)
+    except UnicodeDecodeError as error:
+        return _refuse(("encoding", f"not UTF-8 at byte {error.start}"), language)
+    assert language is not None  # noqa: S101 - _judge_language
+    return _judge_text(language, text, limits)
+
+
+def judge_size(num_bytes: int, limits: Limits) -> tuple[str, str] | None:
+    """Return (reason, detail) against a file by its size, or None: the gate before it is read."""
+    if num_bytes > limits.max_file_bytes:
+        return "too_large", f"{num_bytes} bytes, more than {limits.max_file_bytes}"
+    if num_bytes < limits.min_file_bytes:
+        return "too_short", f"{num_bytes} bytes, fewer than {limits.min_file_bytes}"
+    return None
+
+
+def decode(data: bytes) -> str:
+    """Return the text of strict UTF-8 bytes, without a byte order mark and with newlines alone; raises UnicodeDecodeError."""
+    return data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+
+
+def _judge_language(language: str | None, limits: Limits) -> tuple[str, str] | None:
+    return None if language in limits.languages else ("language", language or "not recognised")
+
+
+def _judge_text(language: str, text: str, limits: Limits) -> Verdict:
+    refusal = _judge_lines(text, limits) or _judge_marks(text)
+    if refusal:
+        return _refuse(refusal, language)
+    tree = parse(language, text)
+    if isinstance(tree, str):
+        return _refuse((tree, "the syntax tree could not be made"), language)
+    error_share = measure_errors(tree) / len(text.encode())
+    if error_share > limits.max_error_share:
+        return _refuse(("syntax", f"{error_share:.0%} of the bytes are in syntax errors"), language)
+    return Verdict(accepted=True, language=language, text=text, tree=tree)
+
+
+def _judge_lines(text: str, limits: Limits) -> tuple[str, str] | None:
+    lengths = [len(line) for line in text.split("\n")]
+    if max(lengths) > limits.max_line_chars:
+        return "minified", f"a line of {max(lengths)} characters"
+    mean = len(text) / len(lengths)
+    if len(lengths) >= _NUM_MEAN_LINES and mean > limits.max_mean_line_chars:
+        return "minified", f"{mean:.0f} characters a line on average"
+    return None
+
+
+def _judge_marks(text: str) -> tuple[str, str] | None:
+    if mark := find_generator_mark(text):
+        return "generated", mark
+    if _SOURCE_MAP.search(text):
+        return "generated", "has a source map"
+    if found := _BIDI.search(text):
+        return "bidi", f"U+{ord(found[0]):04X} at character {found.start()}"
+    if secrets := find_secrets(text):
+        return "secret", f"rule {secrets[0][0]} at character {secrets[0][1]}"
+    return None
+
+
+def _refuse(refusal: tuple[str, str], language: str | None) -> Verdict:
+    return Verdict(accepted=False, reason=refusal[0], detail=refusal[1], language=language)

@@ -1,0 +1,68 @@
+"""Do names tell what they stand for, and do they follow their language's convention?"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+# Short names that everybody reads: loop counters, coordinates, Go's receivers, the usual library handles.
+_USUAL_WORDS = (
+    "i j k n x y z e f s t r w b c p q a d h m ok id io os re db tx rx fd fs ip to is on in at by no up do go it vm ui"
+    " fn cb ch wg mu op pk px ts js st ms ns us cp rw eq ne lt gt le ge _ __ self cls this super"
+)
+_USUAL = frozenset(_USUAL_WORDS.split())
+_NUMBERED = re.compile(r"(?:[A-Za-z]{1,2}|(?:var|tmp|temp|foo|bar|baz|val|arg|data|test|func|name|item)_?)\d+\Z")
+_EMPTY_WORDS = frozenset({"foo", "bar", "baz", "tmp", "temp", "asdf", "stuff", "thing", "blah", "xxx", "abc", "aaa"})
+_SNAKE = re.compile(r"_*[a-z0-9]+(?:_[a-z0-9]+)*_*\Z|_+\Z")
+_CAMEL = re.compile(r"[_$]*[a-z][A-Za-z0-9]*\$?\Z")
+_GO = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z|_\Z|(?:Test|Benchmark|Example|Fuzz)\w*\Z")
+_PASCAL = re.compile(r"_*[A-Z][A-Za-z0-9]*\Z")
+_FUNCTION_STYLES = {
+    "python": _SNAKE,
+    "rust": _SNAKE,
+    "go": _GO,
+    "dart": _CAMEL,
+    "javascript": _CAMEL,
+    "typescript": _CAMEL,
+}
+_LETTERS_OF_A_WORD = 4
+_HALF_TELLING = 0.6
+
+
+def rate_names(names: Mapping[str, int]) -> tuple[float, int]:
+    """Return how telling the different names are on average (0 to 1), and how many there are."""
+    ratings = [_rate(name) for name in names if name not in _USUAL]
+    # A file of nothing but x, y and n is not well named either.
+    num_usual = len(names) - len(ratings)
+    ratings.extend([_HALF_TELLING] * max(0, num_usual - len(ratings) // 2))
+    return (sum(ratings) / len(ratings) if ratings else 0.0), len(names)
+
+
+def rate_conventions(language: str, functions: Sequence[str], types: Sequence[str]) -> float:
+    """Return the share of function and type names in their language's style; 1 without any."""
+    style = _FUNCTION_STYLES[language]
+    fits = [bool(style.match(name) or _is_dunder(name)) for name in functions]
+    # A component of a user interface is a function that is named like a type.
+    if language in ("javascript", "typescript", "dart"):
+        fits = [fit or bool(_PASCAL.match(name)) for fit, name in zip(fits, functions, strict=True)]
+    fits.extend(_fits_type(language, name) for name in types)
+    return _share_of(fits)
+
+
+def _rate(name: str) -> float:
+    bare = name.strip("_$#")
+    if not bare or bare.lower() in _EMPTY_WORDS or _NUMBERED.match(bare):
+        return 0.0
+    letters = sum(map(str.isalpha, bare))
+    return min(1.0, max(0, letters - 1) / (_LETTERS_OF_A_WORD - 1))
+
+
+def _fits_type(language: str, name: str) -> bool:
+    return bool(_PASCAL.match(name)) or (language == "go" and bool(_GO.match(name)))
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _share_of(fits: Iterable[bool]) -> float:
+    answers = list(fits)
+    return sum(answers) / len(answers) if answers else 1.0

@@ -1,0 +1,66 @@
+"""What the path alone says against a file. Whole path parts are compared, so `pytest` is no test and `distutils` no dist."""
+
+import re
+from pathlib import PurePosixPath
+
+from sourcecode.languages import detect_language
+from sourcecode.limits import Limits
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+VENDORED_PARTS = _words(
+    "node_modules bower_components jspm_packages vendor vendors vendored _vendor third_party thirdparty third-party"
+    " 3rdparty 3rd_party external_libs site-packages dist-packages dist godeps _bundled .venv venv virtualenv .tox .nox"
+    " .eggs .yarn .pnpm-store pods carthage .pub-cache .dart_tool __pycache__ .git .hg .svn"
+)
+FIXTURE_PARTS = _words(
+    "fixtures fixture __fixtures__ testdata test-data test_data testcases test-fixtures test_fixtures __snapshots__"
+    " snapshots __mocks__ golden goldens corpus cassettes"
+)
+TEST_PARTS = _words(
+    "test tests testing __tests__ spec specs e2e idle_test integration_test integration-tests integration_tests"
+    " unittests unit_tests test_driver"
+)
+_TEST_NAME = re.compile(
+    r"test_[^/]*\.pyi?|[^/]+_tests?\.(?:pyi?|go|dart|rs)|tests?\.(?:py|rs|js|ts)|conftest\.py"
+    r"|[^/]+[.-](?:test|tests|spec|e2e|cy|stories)\.[cm]?[jt]sx?",
+)
+_CONFIGURATION_NAME = re.compile(
+    r"[^/]*\.(?:config|conf|rc|setup)\.[cm]?[jt]s|\.[^/]*rc\.[cm]?[jt]s"
+    r"|(?:gruntfile|gulpfile|jakefile)\.[cm]?[jt]s|(?:setup|noxfile|fabfile)\.py|docs?/(?:source/)?conf\.py"
+)
+_GENERATED_NAME = re.compile(
+    r"[^/]*(?:_pb2(?:_grpc)?\.pyi?|\.pb(?:\.gw|json|enum|server|grpc)?\.(?:go|dart|ts|js)|_grpc\.pb\.go|_pb\.(?:js|ts|d\.ts)"
+    r"|\.g\.dart|\.freezed\.dart|\.gr\.dart|\.mocks\.dart|\.config\.dart|zz_generated[^/]*\.go|[^/]*_generated\.(?:go|rs|py|ts|js)"
+    r"|\.generated\.[cm]?[jt]sx?|_string\.go|bindata\.go|parser\.out\.py)"
+)
+_MINIFIED_NAME = re.compile(r"[^/]*[.-](?:min|bundle|pack|prod)\.[cm]?js")
+
+
+def judge_path(path: str, limits: Limits) -> tuple[str, str] | None:
+    """Return (reason, detail) against a file by its path, or None; `/` separates the parts, letter case is ignored.
+
+    A path without an extension passes: its first line may name an interpreter.
+    """
+    parts = PurePosixPath(path.lower()).parts
+    name = parts[-1] if parts else ""
+    for reason, names in (("vendored", VENDORED_PARTS), ("test_fixture", FIXTURE_PARTS)):
+        if hit := names.intersection(parts[:-1]):
+            return reason, f"folder {min(hit)}"
+    language = detect_language(path)
+    if (language is None and "." in name) or (language is not None and language not in limits.languages):
+        return "language", language or PurePosixPath(name).suffix
+    if not limits.keep_tests and (hit := TEST_PARTS.intersection(parts[:-1])):
+        return "test", f"folder {min(hit)}"
+    if not limits.keep_tests and _TEST_NAME.fullmatch(name):
+        return "test", f"name {name}"
+    if _CONFIGURATION_NAME.fullmatch(name) or _CONFIGURATION_NAME.fullmatch("/".join(parts[-2:])):
+        return "configuration", f"name {name}"
+    if _GENERATED_NAME.fullmatch(name):
+        return "generated", f"name {name}"
+    if _MINIFIED_NAME.fullmatch(name):
+        return "minified", f"name {name}"
+    return None

@@ -1,0 +1,186 @@
+"""How good a file is to learn from: 0 to 100, from five components, each explained by what it was made of.
+
+Every component is a weighted mean of factors between 0 and 1. A factor is 1 at what reviewers and linters ask for and
+falls to 0 at what they reject; the two ends are the constants below.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tree_sitter import Tree
+
+from sourcecode.measures import Function, Measures, measure
+from sourcecode.names import rate_conventions, rate_names
+from sourcecode.risks import find_risks
+
+SCORER_VERSION = 1
+
+# Documentation and structure are what a model of code can learn most from and what differs most between files.
+# Complexity is next; naming counts less since library names, which nobody chose, are half of all names. Security is
+# 100 for nearly every file, so that it must not lift the rest: it is there to sink the exceptions.
+WEIGHTS = {"structure": 0.27, "documentation": 0.28, "complexity": 0.2, "naming": 0.15, "security": 0.1}
+
+LONG_LINE_CHARS = 100
+_CODE_LIKE = re.compile(
+    r"^(?:(?:[\w.\[\]]+ (?:[-+*/|&]|:)?= \S)|(?:return|import|from|let|const|var|if|for|while|fn|def|func|class)\b"
+    r".*[:;{(=]|[\w.]+\(.*\)[;:,]?$|.*[;{}]$|\}|else\b.*[:{]$)"
+)
+_COMMENT_MARK = re.compile(r"^(?:///?|//!|#+|/\*+|\*+/?)\s?")
+_MIN_REPEATED_CHARS = 8
+_WINDOW_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The judgement of one file; all numbers but the version are 0 to 100."""
+
+    total: float
+    components: dict[str, float]
+    details: dict[str, dict[str, Any]]
+    version: int = SCORER_VERSION
+
+
+def score(language: str, text: str, tree: Tree) -> Score:
+    """Score a text by the tree that `parse` made of it; the same text gives the same score everywhere."""
+    data = text.encode()
+    measures = measure(language, data, tree)
+    lines = text.split("\n")
+    details = {
+        "structure": _rate_structure(measures, lines),
+        "documentation": _rate_documentation(measures, lines),
+        "complexity": _rate_complexity(measures),
+        "naming": _rate_naming(language, measures),
+        "security": _rate_security(language, data, measures, _count_code_lines(measures, lines)),
+    }
+    components = {name: round(100 * float(detail.pop("rating")), 1) for name, detail in details.items()}
+    total = sum(WEIGHTS[name] * value for name, value in components.items())
+    return Score(total=round(total, 1), components=components, details=details)
+
+
+def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
+    num_code_lines = _count_code_lines(measures, lines)
+    long_share = _share(sum(len(line) > LONG_LINE_CHARS for line in lines), len(lines))
+    repeated_share = _measure_repetition(lines)
+    function_lines = _weighted_mean([(f.num_lines, f.num_lines) for f in measures.functions if f.num_lines > 1])
+    defined_share = _share(len(measures.defined_rows), measures.num_rows)
+    rating = _mean(
+        (0.2, _fall(num_code_lines, good=25, bad=0)),  # a handful of lines shows no structure
+        (0.2, _fall(defined_share, good=0.8, bad=0.1)),
+        (0.25, _fall(function_lines, good=15, bad=110) if measures.functions else 0.3),
+        (0.15, _fall(long_share, good=0.0, bad=0.15)),
+        (0.2, _fall(repeated_share, good=0.02, bad=0.3)),
+    )
+    return {
+        "rating": rating,
+        "num_code_lines": num_code_lines,
+        "num_functions": len(measures.functions),
+        "mean_function_lines": round(function_lines, 1),
+        "defined_share": round(defined_share, 3),
+        "long_line_share": round(long_share, 3),
+        "repeated_share": round(repeated_share, 3),
+    }
+
+
+def _rate_documentation(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
+    rows = measures.comment_rows | measures.docstring_rows
+    comment_share = _share(len(rows), sum(bool(line.strip()) for line in lines))
+    dead_share = _measure_dead_code(measures, lines)
+    coverage = _share(measures.num_public_documented, measures.num_public)
+    # Nothing public to document: the comments have to speak for the file.
+    density = min(_fall(comment_share, good=0.15, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))
+    if not measures.num_public:
+        coverage = 0.6 * density
+    rating = _mean((0.55, coverage), (0.15, float(measures.has_header)), (0.3, density))
+    return {
+        "rating": rating * (1 - min(1.0, 4 * dead_share)),
+        "documented_share": round(coverage, 3),
+        "num_public": measures.num_public,
+        "has_header": measures.has_header,
+        "comment_share": round(comment_share, 3),
+        "dead_code_share": round(dead_share, 3),
+    }
+
+
+def _rate_complexity(measures: Measures) -> dict[str, Any]:
+    functions = [*measures.functions, measures.outside]
+    paths = _weighted_mean([(1 + f.num_branches, _weight(f)) for f in functions])
+    nesting = _weighted_mean([(f.max_nesting, _weight(f)) for f in functions])
+    parameters = _weighted_mean([(f.num_parameters, 1) for f in measures.functions])
+    factors = [(0.5, _fall(paths, good=3, bad=22)), (0.35, _fall(nesting, good=1, bad=5))]
+    if measures.functions:
+        factors.append((0.15, _fall(parameters, good=3, bad=8)))
+    rating = _mean(*factors)
+    # Without a single branch nothing difficult was mastered: neither good nor bad.
+    has_branches = any(f.num_branches for f in functions)
+    return {
+        "rating": rating if has_branches else 0.6 * rating,
+        "mean_paths": round(paths, 2),
+        "mean_nesting": round(nesting, 2),
+        "mean_parameters": round(parameters, 2),
+        "max_paths": 1 + max(f.num_branches for f in functions),
+    }
+
+
+def _rate_naming(language: str, measures: Measures) -> dict[str, Any]:
+    telling, num_names = rate_names(measures.names)
+    conventional = rate_conventions(language, measures.function_names, measures.type_names)
+    rating = _mean((0.75, _fall(telling, good=0.92, bad=0.5)), (0.25, conventional))
+    return {
+        "rating": rating,
+        "telling_share": round(telling, 3),
+        "conventional_share": round(conventional, 3),
+        "num_names": num_names,
+    }
+
+
+def _rate_security(language: str, data: bytes, measures: Measures, num_code_lines: int) -> dict[str, Any]:
+    risks = find_risks(language, data, measures.comments, measures.strings)
+    # In a long file one risky call weighs less than in a short one, but never nothing.
+    weight = sum(severity for _, severity, _ in risks) / max(1.0, math.sqrt(num_code_lines / 150))
+    return {"rating": 1 / (1 + weight), "risks": [{"rule": rule, "line": line} for rule, _, line in risks[:20]]}
+
+
+def _count_code_lines(measures: Measures, lines: Sequence[str]) -> int:
+    skipped = measures.comment_rows | measures.docstring_rows
+    return sum(bool(line.strip()) and row not in skipped for row, line in enumerate(lines))
+
+
+def _measure_repetition(lines: Sequence[str]) -> float:
+    """Return the share of the longer lines that lie in a run of lines which occurs elsewhere in the file too."""
+    kept = [stripped for line in lines if len(stripped := line.strip()) >= _MIN_REPEATED_CHARS]
+    windows = [tuple(kept[at : at + _WINDOW_LINES]) for at in range(len(kept) - _WINDOW_LINES + 1)]
+    counts = Counter(windows)
+    repeated = {at + step for at, window in enumerate(windows) if counts[window] > 1 for step in range(_WINDOW_LINES)}
+    return _share(len(repeated), len(kept))
+
+
+def _measure_dead_code(measures: Measures, lines: Sequence[str]) -> float:
+    """Return the share of all lines that are comments and read like code."""
+    texts = (_COMMENT_MARK.sub("", lines[row].strip()) for row in measures.comment_rows if row < len(lines))
+    return _share(sum(bool(_CODE_LIKE.match(text)) for text in texts), len(lines))
+
+
+def _weight(function: Function) -> int:
+    return max(1, function.num_lines)
+
+
+def _fall(value: float, *, good: float, bad: float) -> float:
+    """Return 1 at `good` or better, 0 at `bad` or worse, and the straight line between them."""
+    return min(1.0, max(0.0, (value - bad) / (good - bad)))
+
+
+def _mean(*weighted: tuple[float, float]) -> float:
+    return sum(weight * value for weight, value in weighted) / sum(weight for weight, _ in weighted)
+
+
+def _weighted_mean(pairs: Sequence[tuple[float, float]]) -> float:
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else 0.0
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,190 @@
+"""Syntax trees of hostile input, and where a file may be cut: everything here ends in bounded time and memory."""
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+
+from tree_sitter import Node, Parser, Point, Tree
+
+from sourcecode.grammars import Role, grammar_of, load_grammar
+
+MAX_PARSE_BYTES = 16 * 1024 * 1024
+# Brackets open at once. A parser's work can grow with the square of it: 1,000,000 took more than 25 s, 64,000 0.1 s.
+MAX_NESTING = 2_000
+MAX_PARSE_S = 5.0
+
+_CHUNK_BYTES = 1 << 16
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"()[]{}"))
+_STEPS = {ord(char): 1 if char in "([{" else -1 for char in "()[]{}"}
+# What may follow a statement on its line: a separator, then a comment.
+_REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*(?:(?://|#)[^\n]*)?(?:\n|\Z)")
+_EXPRESSION_FIELDS = frozenset({"right", "value", "condition"})
+_RETURNS = frozenset({"return_statement", "return_expression"})
+
+
+def parse(language: str, text: str) -> Tree | str:
+    """Return the tree of a text in one of LANGUAGES, or why there is none: `too_large`, `nesting`, `parse_time`.
+
+    Byte offsets in the tree are those of the text's UTF-8 form.
+    """
+    data = text.encode()
+    if len(data) > MAX_PARSE_BYTES:
+        return "too_large"
+    if count_nesting(data) > MAX_NESTING:
+        return "nesting"
+    until = time.monotonic() + MAX_PARSE_S
+    tree = _parse(language, data, until)
+    if language == "typescript" and isinstance(tree, Tree) and tree.root_node.has_error:
+        return _fewer_errors(tree, _parse("tsx", data, until))
+    return tree
+
+
+def count_nesting(data: bytes) -> int:
+    """Return how many brackets are open at once, at most; brackets in strings count too."""
+    brackets = data.translate(None, _NOT_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0)
+
+
+def measure_errors(tree: Tree) -> int:
+    """Return how many bytes lie in syntax errors; a missing token counts as one."""
+    if not tree.root_node.has_error:
+        return 0
+    num_bytes = 0
+    pending = [tree.root_node]
+    while pending:
+        node = pending.pop()
+        if node.is_error or node.is_missing:
+            num_bytes += max(1, node.end_byte - node.start_byte)
+        elif node.has_error:
+            pending.extend(node.children)
+    return num_bytes
+
+
+def top_level_spans(language: str, text: str) -> list[tuple[int, int]]:
+    """Return the character spans of the top-level statements and definitions, comments left out."""
+    tree = parse(language, text)
+    if isinstance(tree, str):
+        return []
+    grammar = grammar_of(tree, language)
+    nodes = [node for node in tree.root_node.named_children if not grammar.role(node) & Role.COMMENT]
+    return _char_spans(text.encode(), [(node.start_byte, node.end_byte) for node in nodes])
+
+
+def cut_points(language: str, text: str) -> list[int]:
+    """Return, sorted, the character offsets where a line begins after a whole statement or definition of any depth.
+
+    What stands before such an offset ends with a newline; the ends of the text are not among them.
+    """
+    tree = parse(language, text)
+    if isinstance(tree, str):
+        return []
+    data = text.encode()
+    ends = set()
+    for node in _members(tree, language):
+        rest = _REST_OF_LINE.match(data, node.end_byte)
+        if data[node.end_byte - 1 : node.end_byte] == b"\n":
+            ends.add(node.end_byte)
+        elif rest:
+            ends.add(rest.end())
+    return _char_offsets(data, sorted(ends - {0, len(data)}))
+
+
+def holes(language: str, text: str) -> list[tuple[int, int]]:
+    """Return, sorted, the character spans of whole syntax nodes that a person would fill in.
+
+    Statements and definitions, function bodies, call arguments, and the expressions that are assigned, returned or
+    tested. Nodes with syntax errors are left out. Spans may contain one another.
+    """
+    tree = parse(language, text)
+    if isinstance(tree, str):
+        return []
+    spans = {(node.start_byte, node.end_byte) for node in _fillable(tree, language)}
+    return _char_spans(text.encode(), sorted(span for span in spans if span[1] > span[0]))
+
+
+def walk(tree: Tree) -> Iterator[tuple[Node, int, str | None]]:
+    """Yield every named node in the order of the text, with its depth and its field in its parent; no recursion."""
+    cursor = tree.walk()
+    depth = 0
+    while True:
+        node = cursor.node
+        if node is not None and node.is_named:
+            yield node, depth, cursor.field_name
+        if cursor.goto_first_child():
+            depth += 1
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return
+            depth -= 1
+
+
+def _parse(grammar: str, data: bytes, until: float) -> Tree | str:
+    def read(offset: int, _: Point) -> bytes:
+        return data[offset : offset + _CHUNK_BYTES]
+
+    def is_late(_: int, __: bool) -> bool:
+        return time.monotonic() > until
+
+    try:
+        # The limit works in this form alone: with bytes as the source the callback is ignored.
+        return Parser(load_grammar(grammar).language).parse(read, progress_callback=is_late)
+    except ValueError:
+        return "parse_time"
+
+
+def _fewer_errors(tree: Tree, other: Tree | str) -> Tree:
+    if isinstance(other, str) or measure_errors(other) >= measure_errors(tree):
+        return tree
+    return other
+
+
+def _members(tree: Tree, language: str) -> Iterator[Node]:
+    """Yield the statements and members of every sequence, but no comments, annotations and heads of what follows."""
+    skipped = Role.COMMENT | Role.DECORATION | Role.HEAD
+    for node, role, above, _, _ in _walk_roles(tree, language):
+        if above & Role.CONTAINER and not role & skipped and not node.is_error:
+            yield node
+
+
+def _fillable(tree: Tree, language: str) -> Iterator[Node]:
+    skipped = Role.COMMENT | Role.DECORATION | Role.HEAD
+    for node, role, above, above_kind, field in _walk_roles(tree, language):
+        if role & skipped or node.has_error:
+            continue
+        is_body = field == "body" and above & (Role.FUNCTION | Role.TYPE)
+        is_part = above & (Role.CONTAINER | Role.ARGUMENTS) or field in _EXPRESSION_FIELDS or above_kind in _RETURNS
+        if is_body or is_part:
+            yield node
+
+
+def _walk_roles(tree: Tree, language: str) -> Iterator[tuple[Node, int, int, str, str | None]]:
+    """Yield every named node with its roles, its parent's roles and kind, and its field."""
+    grammar = grammar_of(tree, language)
+    path: list[tuple[int, str]] = [(0, "")]
+    for node, depth, field in walk(tree):
+        role = grammar.role(node)
+        del path[depth + 1 :]
+        above, above_kind = path[-1]
+        path.extend([path[-1]] * (depth + 1 - len(path)))
+        path.append((role, node.type))
+        yield node, role, above, above_kind, field
+
+
+def _char_spans(data: bytes, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    offsets = sorted({offset for span in spans for offset in span})
+    chars = dict(zip(offsets, _char_offsets(data, offsets), strict=True))
+    return [(chars[start], chars[end]) for start, end in spans]
+
+
+def _char_offsets(data: bytes, offsets: Sequence[int]) -> list[int]:
+    """Turn ascending byte offsets into character offsets, in one pass over the data."""
+    if data.isascii():
+        return list(offsets)
+    chars, num_chars, last = [], 0, 0
+    for offset in offsets:
+        num_chars += len(data[last:offset].decode("utf-8", "ignore"))
+        chars.append(num_chars)
+        last = offset
+    return chars
