@@ -1,0 +1,26 @@
+"""How a process shows itself: address, ports, log level. One section of the settings."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class MonitoringSettings(BaseModel):
+    """Where health, metrics and status are served, and how much is logged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+
+    host: str = "127.0.0.1"
+    """Address that the two ports below are bound to. `0.0.0.0` shows them to the network, without any password."""
+
+    daemon_port: int = Field(default=8090, ge=0, le=65535)
+    """Port of the daemon's /health, /ready, /metrics and /status. 0 takes a free one."""
+
+    ingest_port: int = Field(default=8091, ge=0, le=65535)
+    """Port of ingest's /health, /ready, /metrics and /status, for all its workers. 0 takes a free one."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severe level that is logged."""
+
+    progress_every_s: float = Field(default=10.0, gt=0)
+    """Without a terminal: seconds between two progress lines of one task."""

@@ -1,0 +1,150 @@
+"""Log lines: JSON with an `event` and ids, or one readable line on a terminal, and never a secret.
+
+Everything logs through the standard library: `log.info("run 3 claimed", extra={"event": "run_claimed", "run": 3})`.
+"""
+
+import contextlib
+import contextvars
+import datetime as dt
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TextIO
+
+from rich.console import Console
+
+from monitoring.terminal import console_on
+
+MAX_FILE_BYTES: Final = 10_000_000
+NUM_OLD_FILES: Final = 5
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "event"}
+_NO_IDS: Mapping[str, Any] = MappingProxyType({})
+_ids: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("log_ids", default=_NO_IDS)
+
+# The last line of defence: settings hold secrets as SecretStr, and nothing logs them on purpose. A database URL may
+# carry an unescaped "/" or "@" in its password, so everything up to its last "@" goes.
+_SECRETS: Final = (
+    (re.compile(r"(postgres\w*(?:\+\w+)?://[^\s:/@\"']*):(?:\\\"|[^\s\"])*@"), r"\1:***@"),
+    (re.compile(r"(://[^\s:/@\"']*):[^\s\"'/]*@"), r"\1:***@"),
+    (re.compile(r"(\bpassword\s*[=:]\s*)(?:'[^']*'|[^\s'\",}]+)", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_)\w{10,}"), "***"),
+    (
+        re.compile(r"(\bAuthorization:?\s+|\bBearer\s+)(?:(?:Bearer|Basic|token)\s+)?[\w.~+/=-]{8,}", re.IGNORECASE),
+        r"\1***",
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """Replace what looks like a password or token with `***`."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@contextlib.contextmanager
+def log_ids(**ids: Any) -> Iterator[None]:
+    """Add `ids` (tick, run, line, …) to every record logged inside, in this thread."""
+    token = _ids.set({**_ids.get(), **ids})
+    try:
+        yield
+    finally:
+        _ids.reset(token)
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+    return {**_ids.get(), **extra}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ts (UTC), level, event, logger, message, the ids, and a traceback where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
+        time = dt.datetime.fromtimestamp(record.created, tz=dt.UTC)
+        entry = {
+            "ts": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "event": getattr(record, "event", "log"),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields_of(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return redact(json.dumps(entry, default=str, ensure_ascii=False))
+
+
+class LineFormatter(logging.Formatter):
+    """One readable line: local time, level where it is not INFO, message, ids; a traceback below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text without a final newline."""
+        time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        ids = " ".join(f"{name}={value}" for name, value in _fields_of(record).items() if not isinstance(value, dict))
+        text = f"{time} {level}{record.getMessage()}" + (f"  [{ids}]" if ids else "")
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return redact(text)
+
+
+class ConsoleHandler(logging.Handler):
+    """Writes above the progress bars, because it shares their console."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        try:
+            style = (
+                "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
+            )
+            self._console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+        except Exception:  # noqa: BLE001 -- logging must never end the program: the library's own rule
+            self.handleError(record)
+
+
+def _stream_handler(stream: TextIO | None) -> logging.Handler:
+    console = console_on(stream)
+    handler: logging.Handler
+    if console.is_terminal:
+        handler = ConsoleHandler(console)
+        handler.setFormatter(LineFormatter())
+    else:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(JsonFormatter())
+    return handler
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = RotatingFileHandler(
+        path, maxBytes=MAX_FILE_BYTES, backupCount=NUM_OLD_FILES, encoding="utf-8", delay=True
+    )
+    handler.setFormatter(JsonFormatter())
+    return handler
+
+
+def setup_logging(*, level: str = "INFO", file: Path | None = None, stream: TextIO | None = None) -> None:
+    """Log to `stream` (standard error), as lines on a terminal and JSON elsewhere, and as JSON to a rotating `file`.
+
+    A second call replaces what the first one set up. A file belongs to one process: rotation is not shared.
+    """
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if handler.get_name() == __name__]:
+        root.removeHandler(handler)
+        handler.close()
+    for handler in [_stream_handler(stream), *([_file_handler(file)] if file else [])]:
+        handler.set_name(__name__)
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.captureWarnings(capture=True)
