@@ -1,0 +1,143 @@
+"""Engines, migrations, and telling an outage from a mistake."""
+
+import time
+from pathlib import Path
+
+import psycopg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+LOCK_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
+# Advisory locks of one database: arbitrary numbers, but the same in every version of the code.
+UPGRADE_LOCK = 0x636F6465_00000001
+INGEST_LOCK = 0x636F6465_00000002
+# The server went away or takes nobody in: shutdown, crash, starting up, too many connections.
+_OUTAGE_SQLSTATES = ("57P01", "57P02", "57P03", "53300")
+
+
+class RevisionMismatch(Exception):  # noqa: N818
+    """The database's tables are of another version than this code."""
+
+
+class DatabaseUnavailable(Exception):  # noqa: N818
+    """Nobody answered in time."""
+
+
+def create_engine(url: str, *, application_name: str, pool_size: int = 5, statement_timeout_s: int = 60) -> sa.Engine:
+    """Make an engine of at most `pool_size` connections; `url` may be a plain `postgresql://` one.
+
+    Statements are never prepared on the server: a plan always sees its values (the partial indexes need that), and a
+    pooler in between does no harm.
+    """
+    options = {
+        "statement_timeout": f"{statement_timeout_s}s",
+        "lock_timeout": f"{LOCK_TIMEOUT_S}s",
+        "timezone": "UTC",
+    }
+    return sa.create_engine(
+        sa.make_url(url).set(drivername="postgresql+psycopg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_pre_ping=True,
+        connect_args={
+            "application_name": application_name,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "prepare_threshold": None,
+            "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+            # A peer that vanished without a word is noticed within a minute.
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        },
+    )
+
+
+def upgrade(engine: sa.Engine) -> list[str]:
+    """Bring the tables to this code's revision, all or nothing; return the revisions applied, oldest first.
+
+    An advisory lock lets any number of processes do this at once: the later ones find nothing left to do.
+
+    Raises:
+        RevisionMismatch: the database is newer than this code.
+    """
+    with engine.begin() as conn:
+        conn.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        conn.execute(sa.text("SET LOCAL lock_timeout = 0"))
+        conn.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+        before = _fetch_revision(conn)
+        _refuse_newer(before)
+        applied = [script.revision for script in _scripts().iterate_revisions("head", before or "base")]
+        if applied:
+            command.upgrade(_config(conn), "head")
+    return applied[::-1]
+
+
+def check_revision(engine: sa.Engine) -> None:
+    """Refuse a database whose tables are older or newer than this code.
+
+    Raises:
+        RevisionMismatch: it says which and what to do.
+    """
+    with engine.connect() as conn:
+        found = _fetch_revision(conn)
+    _refuse_newer(found)
+    if found != (head := _scripts().get_current_head()):
+        msg = f"the database is at revision {found or 'none'}, this code needs {head}: run `codelupe db upgrade`"
+        raise RevisionMismatch(msg)
+
+
+def is_outage(error: BaseException) -> bool:
+    """Say whether `error` means that the database is away, not that a statement was wrong."""
+    if isinstance(error, DatabaseUnavailable):
+        return True
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    # Errors of the connection itself carry no SQLSTATE.
+    return cause.sqlstate is None or cause.sqlstate.startswith("08") or cause.sqlstate in _OUTAGE_SQLSTATES
+
+
+def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
+    """Return when the database answers.
+
+    Raises:
+        DatabaseUnavailable: it did not within `timeout_s` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with engine.connect():
+                return
+        except sa.exc.DBAPIError as error:
+            if not is_outage(error):
+                raise
+            if time.monotonic() >= deadline:
+                msg = f"no answer from {engine.url!r} within {timeout_s:g} s: {error.orig}"
+                raise DatabaseUnavailable(msg) from error
+        time.sleep(0.1)
+
+
+def _refuse_newer(revision: str | None) -> None:
+    known = {script.revision for script in _scripts().walk_revisions()}
+    if revision is not None and revision not in known:
+        msg = f"the database is at revision {revision}, newer than this code knows: install the newer codelupe"
+        raise RevisionMismatch(msg)
+
+
+def _fetch_revision(conn: sa.Connection) -> str | None:
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def _config(conn: sa.Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(Path(__file__).with_name("migrations")))
