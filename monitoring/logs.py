@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 from rich.console import Console
+from rich.text import Text
 
 from monitoring.terminal import console_on
 
@@ -108,7 +109,8 @@ class ConsoleHandler(logging.Handler):
             style = (
                 "red" if record.levelno >= logging.ERROR else "yellow" if record.levelno >= logging.WARNING else None
             )
-            self._console.print(self.format(record), style=style, markup=False, highlight=False, soft_wrap=True)
+            # A Text of its own: a style given to print() would colour the bars as well.
+            self._console.print(Text(self.format(record), style=style or ""), soft_wrap=True)
         except Exception:  # noqa: BLE001 -- logging must never end the program: the library's own rule
             self.handleError(record)
 

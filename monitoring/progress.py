@@ -109,7 +109,7 @@ class Task:
         parts += [
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
         ]
-        if self.eta_s is not None:
+        if self.eta_s:
             parts.append(f"ETA {format_duration(self.eta_s)}")
         return ", ".join(parts)
 
