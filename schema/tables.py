@@ -69,7 +69,7 @@ class Repository(Base):
     local_path: Mapped[str | None]  # while a clone of it exists
     code_lines: Mapped[int] = mapped_column(server_default="0")
     file_count: Mapped[int] = mapped_column(server_default="0")
-    # The level of its split units (I6): repository | top | directory | file. Decided at its first ingest, never changed.
+    # The level of its split units (I6): repository | top | directory | file. Decided at its first ingest, then fixed.
     unit_level: Mapped[str | None]
     # Counts of refused files by reason at the last visit: {"binary": 3, "language": 120}.
     refusals: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
@@ -114,10 +114,11 @@ class ProcessedFile(Base):
     score_detail: Mapped[dict[str, Any]]
     scorer_version: Mapped[int]
     licence: Mapped[str | None]
+    owner: Mapped[str]  # whose code it is, so that no owner outweighs the others
     unit: Mapped[str]
     split: Mapped[str]
     near_dup_of: Mapped[int | None] = mapped_column(sa.ForeignKey("processed_files.id"))
-    # duplicate | held_out_duplicate | trained_duplicate | superseded | vanished | …: keeps it from being claimed
+    # duplicate | near_held_out | near_trained | superseded | vanished | …: keeps it from being claimed
     excluded_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
     __table_args__ = (

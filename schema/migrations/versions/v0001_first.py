@@ -113,6 +113,7 @@ def upgrade() -> None:
         sa.Column("score_detail", JSONB, nullable=False),
         sa.Column("scorer_version", sa.BigInteger, nullable=False),
         sa.Column("licence", sa.Text),
+        sa.Column("owner", sa.Text, nullable=False),
         sa.Column("unit", sa.Text, nullable=False),
         sa.Column("split", sa.Text, nullable=False),
         sa.Column("near_dup_of", sa.BigInteger),

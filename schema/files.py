@@ -1,0 +1,202 @@
+"""Storing files: known ones are skipped, duplicates placed by I6, queue rows written in the same transaction."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from schema import placement
+from schema.backlog import enqueue_files, exclude_items
+from schema.database import INGEST_LOCK
+from schema.repositories import Claim, check_claim
+from schema.tables import ProcessedFile, RefusedFile
+
+# A file row with one of these is not the path's present content.
+_PAST = ("superseded", "vanished")
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One accepted file as the worker read and judged it; `score_detail` must be JSON."""
+
+    file_path: str
+    commit: str | None
+    blob_oid: str
+    language: str
+    content: str
+    content_sha256: str
+    num_chars: int
+    num_lines: int
+    quality_score: float
+    score_detail: dict[str, Any]
+    scorer_version: int
+    licence: str | None
+    unit: str
+    split: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFileRow:
+    """One file that was read and not accepted, and why (I10)."""
+
+    file_path: str
+    blob_oid: str
+    num_bytes: int
+    reason: str
+    detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What became of a batch: each file is new, known, excluded (by reason) or refused by the database (by reason)."""
+
+    num_new: int
+    num_known: int
+    num_superseded: int  # earlier versions that these replace
+    num_excluded: dict[str, int]
+    num_refused: dict[str, int]
+
+
+def fetch_known_files(conn: sa.Connection, repository_id: int) -> dict[str, tuple[str, int | None]]:
+    """Map each path of a repository to its present object id and file id; the latter is None for a refused file."""
+    refused = sa.select(RefusedFile.file_path, RefusedFile.blob_oid, sa.null()).where(
+        RefusedFile.repository_id == repository_id
+    )
+    stored = sa.select(ProcessedFile.file_path, ProcessedFile.blob_oid, ProcessedFile.id).where(
+        ProcessedFile.repository_id == repository_id,
+        sa.or_(ProcessedFile.excluded_reason.is_(None), ProcessedFile.excluded_reason.not_in(_PAST)),
+    )
+    rows = [*conn.execute(refused), *conn.execute(stored)]
+    return {path: (blob_oid, file_id) for path, blob_oid, file_id in rows}
+
+
+def fetch_file(conn: sa.Connection, file_id: int) -> dict[str, Any] | None:
+    """Fetch every column of one file."""
+    row = conn.execute(sa.select(ProcessedFile.__table__).where(ProcessedFile.id == file_id)).mappings().one_or_none()
+    return dict(row) if row else None
+
+
+def save_files(
+    conn: sa.Connection, claim: Claim, files: Sequence[NewFile], refused: Sequence[RefusedFileRow] = ()
+) -> Saved:
+    """Store a batch of one repository's files with their queue rows; saving it again changes nothing.
+
+    Everything after the upload happens under one lock of the whole database, held until the caller commits: whether a
+    content is there already, and in which split, has one answer (I6), and a line that is being opened misses no file
+    (I1). One lock rather than one per content: a batch would need thousands, and the part under it takes far less time
+    than parsing the files did. Commit soon after.
+
+    Raises:
+        StaleLease: another worker has taken the repository over.
+    """
+    check_claim(conn, claim)
+    latest = list({file.file_path: file for file in files}.values())
+    unstorable = _stage(conn, latest)
+    lock_ingest(conn)
+    refusals = [*map(_printable, refused), *map(_unstorable, unstorable)]
+    superseded = placement.supersede(conn, claim.repository_id, {row.file_path: row.blob_oid for row in refusals})
+    _hand_over(conn, superseded)
+    placed = placement.place(conn, claim.repository_id)
+    enqueue_files(conn, file_ids=[file_id for file_id, _ in placed])
+    _save_refusals(conn, claim.repository_id, refusals)
+    return Saved(
+        num_new=sum(reason is None for _, reason in placed),
+        num_known=len(files) - len(placed) - len(unstorable),
+        num_superseded=len(superseded),
+        num_excluded=dict(Counter(reason for _, reason in placed if reason is not None)),
+        num_refused={"encoding": len(unstorable)} if unstorable else {},
+    )
+
+
+def exclude_files(conn: sa.Connection, file_ids: Sequence[int], reason: str) -> int:
+    """Keep files from being claimed by any line, with the reason; return how many that changed.
+
+    What a run has consumed already stays consumed. A duplicate of a file that leaves takes its place.
+    """
+    lock_ingest(conn)
+    leaving = (
+        sa.update(ProcessedFile)
+        .where(
+            ProcessedFile.id == sa.any_(sa.literal(list(file_ids), sa.ARRAY(sa.BigInteger))),
+            sa.or_(ProcessedFile.excluded_reason.is_(None), ProcessedFile.excluded_reason.not_in((*_PAST, reason))),
+        )
+        .values(excluded_reason=reason)
+        .returning(ProcessedFile.id)
+    )
+    gone = list(conn.execute(leaving).scalars())
+    _hand_over(conn, gone)
+    return len(gone)
+
+
+def lock_ingest(conn: sa.Connection) -> None:
+    """Take the lock under which files are placed and lines opened, until the transaction ends."""
+    conn.execute(sa.select(sa.func.pg_advisory_xact_lock(INGEST_LOCK)))
+
+
+def _hand_over(conn: sa.Connection, gone: Sequence[int]) -> None:
+    if gone:
+        exclude_items(conn, [*gone, *placement.promote_duplicates(conn, gone)])
+
+
+def _stage(conn: sa.Connection, files: Sequence[NewFile]) -> list[NewFile]:
+    """Upload files into a temporary table; return those that the database cannot store."""
+    conn.execute(placement.MAKE_STAGE)
+    conn.execute(sa.text("TRUNCATE staged_files"))
+    return _upload(conn, files, 0) if files else []
+
+
+def _upload(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -> list[NewFile]:
+    """Copy by halves around a bad row, so that it does not cost its batch."""
+    try:
+        with conn.begin_nested():
+            _copy(conn, files, first_ordinal)
+    except (psycopg.DataError, UnicodeEncodeError):
+        if len(files) == 1:
+            return list(files)
+        half = len(files) // 2
+        return _upload(conn, files[:half], first_ordinal) + _upload(conn, files[half:], first_ordinal + half)
+    return []
+
+
+def _copy(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -> None:
+    names = ", ".join(["ordinal", *(field.name for field in fields(NewFile))])
+    connection: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
+    with connection.cursor() as cursor, cursor.copy(f"COPY staged_files ({names}) FROM STDIN") as copy:
+        for ordinal, file in enumerate(files, start=first_ordinal):
+            row = astuple(replace(file, score_detail=json.dumps(file.score_detail)))  # type: ignore[arg-type]
+            copy.write_row((ordinal, *row))
+
+
+def _save_refusals(conn: sa.Connection, repository_id: int, refusals: Sequence[RefusedFileRow]) -> None:
+    conn.execute(placement.FORGET_REFUSALS, {"repository_id": repository_id})
+    if not refusals:
+        return
+    latest = {row.file_path: row for row in refusals}
+    new = insert(RefusedFile)
+    changed = new.on_conflict_do_update(
+        index_elements=["repository_id", "file_path"],
+        set_={name: new.excluded[name] for name in ("blob_oid", "num_bytes", "reason", "detail", "created_at")},
+    )
+    columns = [field.name for field in fields(RefusedFileRow)]
+    rows = [dict(zip(columns, astuple(row), strict=True)) | {"repository_id": repository_id} for row in latest.values()]
+    conn.execute(changed, rows)
+
+
+def _unstorable(file: NewFile) -> RefusedFileRow:
+    num_bytes = len(file.content.encode(errors="surrogatepass"))
+    return _printable(RefusedFileRow(file.file_path, file.blob_oid, num_bytes, "encoding", "not storable as text"))
+
+
+def _printable(row: RefusedFileRow) -> RefusedFileRow:
+    detail = None if row.detail is None else _storable(row.detail)
+    return replace(row, file_path=_storable(row.file_path), detail=detail)
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\\x00").encode(errors="backslashreplace").decode()

@@ -1,0 +1,106 @@
+"""Lines: opening one back-fills its queue; what the operator asked of it; its back-off."""
+
+import datetime as dt
+from dataclasses import dataclass, fields
+
+import sqlalchemy as sa
+
+from schema import tables
+from schema.backlog import enqueue_files
+from schema.files import lock_ingest
+
+REQUESTS = ("train", "cancel")
+
+
+class BaseChanged(Exception):  # noqa: N818
+    """A line's name stands for one base model for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One lineage of adapters; `not_before` and `num_failures` are its back-off."""
+
+    id: int
+    name: str
+    base_model: str
+    base_revision: str | None
+    tokenizer_digest: str | None
+    current_version: int | None
+    paused: bool
+    request: str | None
+    not_before: dt.datetime
+    num_failures: int
+
+
+_COLUMNS = [tables.Line.__table__.c[field.name] for field in fields(Line)]
+
+
+def open_line(conn: sa.Connection, *, name: str, base_model: str) -> Line:
+    """Return the line of this name; make it, with every stored item pending, if there is none.
+
+    Raises:
+        BaseChanged: the line has another base model.
+    """
+    line = fetch_line(conn, name)
+    if line is None:
+        lock_ingest(conn)
+        line = fetch_line(conn, name) or _make_line(conn, name, base_model)
+    if line.base_model != base_model:
+        msg = (
+            f"line {name!r} trains {line.base_model}, not {base_model}: "
+            f"choose another name for the new line (CODELUPE_LINE), or the line's own base"
+        )
+        raise BaseChanged(msg)
+    return line
+
+
+def fetch_line(conn: sa.Connection, name: str) -> Line | None:
+    """Fetch a line by its name."""
+    row = conn.execute(sa.select(*_COLUMNS).where(tables.Line.name == name)).one_or_none()
+    return Line(*row) if row else None
+
+
+def fetch_lines(conn: sa.Connection) -> list[Line]:
+    """Fetch all lines, oldest first."""
+    return [Line(*row) for row in conn.execute(sa.select(*_COLUMNS).order_by(tables.Line.id))]
+
+
+def set_tokenizer(conn: sa.Connection, line_id: int, digest: str, base_revision: str | None) -> None:
+    """Record the tokenizer and the revision of the base that the line trains with."""
+    conn.execute(_one(line_id).values(tokenizer_digest=digest, base_revision=base_revision))
+
+
+def request(conn: sa.Connection, line_id: int, what: str | None) -> None:
+    """Leave a request for the line's next tick, or clear it; `what` is one of REQUESTS."""
+    if what is not None and what not in REQUESTS:
+        msg = f"a line can be asked to {' or '.join(REQUESTS)}, not {what!r}"
+        raise ValueError(msg)
+    conn.execute(_one(line_id).values(request=what))
+
+
+def set_paused(conn: sa.Connection, line_id: int, paused: bool) -> None:
+    """Pause a line or let it go on."""
+    conn.execute(_one(line_id).values(paused=paused))
+
+
+def back_off(conn: sa.Connection, line_id: int, delay_s: float | None) -> None:
+    """Count a failure and keep the line from starting a run for `delay_s` seconds; None: all is well again."""
+    if delay_s is None:
+        values = {"num_failures": sa.literal(0), "not_before": sa.func.now()}
+    else:
+        later = sa.func.clock_timestamp() + dt.timedelta(seconds=delay_s)
+        values = {"num_failures": tables.Line.num_failures + 1, "not_before": later}
+    conn.execute(_one(line_id).values(**values))
+
+
+def _make_line(conn: sa.Connection, name: str, base_model: str) -> Line:
+    # Millions of files may be stored: the back-fill takes as long as it takes.
+    conn.execute(sa.text("SET LOCAL statement_timeout = 0"))
+    new = sa.insert(tables.Line).values(name=name, base_model=base_model).returning(*_COLUMNS)
+    line = Line(*conn.execute(new).one())
+    enqueue_files(conn, line_id=line.id)
+    return line
+
+
+def _one(line_id: int) -> sa.Update:
+    return sa.update(tables.Line).where(tables.Line.id == line_id)

@@ -1,0 +1,95 @@
+"""Items with their contents, as a run or an evaluation reads them, and how many there are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from schema.backlog import FILE, Limits, is_eligible
+from schema.tables import ProcessedFile, QueueItem, Repository, RunItem
+
+_BATCH_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An item with its content, as a run or an evaluation reads it; `role` is the split's name for held-out ones."""
+
+    ordinal: int
+    item_kind: str
+    item_id: int
+    role: str
+    content_sha256: str
+    content: str | None
+    language: str
+    file_path: str
+    unit: str
+    split: str
+    repository: str  # its source
+    licence: str | None
+
+
+def count_members(conn: sa.Connection, run_id: int) -> dict[str, int]:
+    """Count a run's items by role."""
+    by_role = sa.select(RunItem.role, sa.func.count()).where(RunItem.run_id == run_id).group_by(RunItem.role)
+    return {role: num for role, num in conn.execute(by_role)}  # noqa: C416 - a Row is no pair to mypy
+
+
+def stream_members(conn: sa.Connection, run_id: int) -> Iterator[Member]:
+    """Yield a run's items with their contents in ordinal order, through a cursor on the server."""
+    item = (RunItem.ordinal, RunItem.item_kind, RunItem.item_id, RunItem.role, RunItem.content_sha256)
+    joined = sa.and_(ProcessedFile.id == RunItem.item_id, RunItem.item_kind == FILE)
+    members = _with_contents(item).join_from(RunItem, ProcessedFile, joined).where(RunItem.run_id == run_id)
+    return _stream(conn, members.join(Repository).order_by(RunItem.ordinal))
+
+
+def fetch_held_out(conn: sa.Connection, line_id: int, split: str, *, limits: Limits) -> Iterator[Member]:
+    """Yield a line's held-out items of one split in order of their ids; ordinals count from 0, limits cut nothing."""
+    ordinal = sa.func.row_number().over(order_by=QueueItem.item_id) - 1
+    item = (ordinal, QueueItem.item_kind, QueueItem.item_id, QueueItem.split, ProcessedFile.content_sha256)
+    joined = sa.and_(ProcessedFile.id == QueueItem.item_id, QueueItem.item_kind == FILE)
+    members = _with_contents(item).join_from(QueueItem, ProcessedFile, joined).join(Repository)
+    held_out = members.where(
+        QueueItem.line_id == line_id,
+        QueueItem.split == split,
+        # ix_training_queue_held_out's own predicate
+        sa.text("training_queue.split <> 'train' AND training_queue.excluded_reason IS NULL"),
+        QueueItem.quarantined_reason.is_(None),
+        ProcessedFile.content.is_not(None),
+        is_eligible(limits),
+    )
+    return _stream(conn, held_out.order_by(QueueItem.item_id))
+
+
+def count_split(conn: sa.Connection, line_id: int) -> dict[str, dict[str, int]]:
+    """Count rows, units and characters of each split, consumed ones included, excluded ones not."""
+    counts = (
+        sa.select(
+            QueueItem.split,
+            sa.func.count().label("rows"),
+            sa.func.count(QueueItem.unit.distinct()).label("units"),
+            sa.cast(sa.func.sum(QueueItem.num_chars), sa.BigInteger).label("chars"),
+        )
+        .where(QueueItem.line_id == line_id, QueueItem.excluded_reason.is_(None))
+        .group_by(QueueItem.split)
+    )
+    return {row.pop("split"): row for row in map(dict, conn.execute(counts).mappings())}
+
+
+def _with_contents(item: Sequence[Any]) -> sa.Select[Any]:
+    return sa.select(
+        *item,
+        ProcessedFile.content,
+        ProcessedFile.language,
+        ProcessedFile.file_path,
+        ProcessedFile.unit,
+        ProcessedFile.split,
+        Repository.source,
+        ProcessedFile.licence,
+    )
+
+
+def _stream(conn: sa.Connection, members: sa.Select[Any]) -> Iterator[Member]:
+    options = {"stream_results": True, "yield_per": _BATCH_ROWS}
+    return (Member(*row) for row in conn.execute(members, execution_options=options))

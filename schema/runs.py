@@ -1,0 +1,244 @@
+"""Runs and their states: claim, advance, release, and what they measured. Every write checks the fence (I5)."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from schema import ledger
+from schema.backlog import Limits, count_pending, quarantine_items
+from schema.leases import HeldLease, check_fence
+from schema.members import Member, count_members, count_split, fetch_held_out, stream_members
+from schema.tables import CLOSED_STATES, OPEN_STATES, Evaluation, Line
+from schema.tables import TrainingRun as Table
+
+__all__ = [
+    "Limits",
+    "Member",
+    "Run",
+    "RunOpen",
+    "StaleRun",
+    "advance_run",
+    "claim_run",
+    "count_members",
+    "count_pending",
+    "count_split",
+    "fetch_evaluations",
+    "fetch_held_out",
+    "fetch_open_run",
+    "fetch_run",
+    "fetch_runs",
+    "quarantine_items",
+    "release_run",
+    "save_evaluations",
+    "stream_members",
+]
+
+_RELEASING = ("held", "rejected", "failed")
+
+
+class StaleRun(Exception):  # noqa: N818
+    """The run is not in the state any more that the caller saw it in."""
+
+
+class RunOpen(Exception):  # noqa: N818
+    """The line has an open run: advance or release that one first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one line as it was when it was fetched."""
+
+    id: int
+    uuid: str
+    line_id: int
+    number: int
+    kind: str  # base | adapter
+    state: str
+    fence: int
+    config: dict[str, Any]
+    base_revision: str | None
+    parent_version: int | None
+    version: int | None
+    members_digest: str
+    artifact_digest: str | None
+    attempt: int
+    reason: str | None
+    figures: dict[str, Any]
+    created_at: dt.datetime
+    updated_at: dt.datetime
+    finished_at: dt.datetime | None
+
+
+_COLUMNS = [Table.__table__.c[field.name] for field in fields(Run)]
+
+
+def claim_run(
+    conn: sa.Connection,
+    *,
+    run_uuid: str,
+    line_id: int,
+    lease: HeldLease,
+    kind: str,
+    limits: Limits,
+    min_rows: int,
+    config: dict[str, Any],
+    parent_version: int | None,
+    replay_share: float = 0.0,
+    by_hash_share: float | None = None,
+) -> Run | None:
+    """Open a run with the best pending rows, those that wait after the fresh ones; the rest stays pending.
+
+    None, and nothing changed, with fewer than `min_rows` fresh rows to choose from (or none at all). `limits` then cut
+    the choice, but never to nothing, so what `count_pending` promised can be claimed. An adapter run also gets
+    `replay_share` as many rows of role replay, sampled from what the line has consumed before. With `by_hash_share` the
+    run takes whole split units, by hash, at most that share of those with pending rows.
+
+    Raises:
+        StaleFence: the lease is another's. RunOpen: the line has an open run.
+    """
+    # Claimers of one line queue up here; NO KEY: ingest goes on adding rows that refer to the line.
+    line = conn.execute(sa.select(Line.base_revision).where(Line.id == line_id).with_for_update(key_share=True)).one()
+    check_fence(conn, lease)
+    if (open_run := fetch_open_run(conn, line_id)) is not None:
+        msg = f"line {line_id} has run {open_run.number} open ({open_run.state})"
+        raise RunOpen(msg)
+    savepoint = conn.begin_nested()
+    new = sa.insert(Table).values(
+        uuid=run_uuid,
+        line_id=line_id,
+        number=_next_number(line_id, kind),
+        kind=kind,
+        state="claimed",
+        fence=lease.fence,
+        config=config,
+        base_revision=line.base_revision,
+        parent_version=parent_version,
+        members_digest="",
+    )
+    run_id, number = conn.execute(new.returning(Table.id, Table.number)).one()
+    role = "base" if kind == "base" else "train"
+    num_taken = ledger.claim_items(conn, run_id, line_id, limits, min_rows=min_rows, role=role, share=by_hash_share)
+    if num_taken == 0:
+        savepoint.rollback()
+        return None
+    ledger.add_replay(conn, run_id, line_id, number, first_ordinal=num_taken, num_rows=int(replay_share * num_taken))
+    savepoint.commit()
+    digest = ledger.digest_members(conn, run_id)
+    done = sa.update(Table).where(Table.id == run_id).values(members_digest=digest).returning(*_COLUMNS)
+    return Run(*conn.execute(done).one())
+
+
+def fetch_open_run(conn: sa.Connection, line_id: int) -> Run | None:
+    """Fetch the one run of a line that still needs work."""
+    # The literal states are the partial index's own predicate.
+    is_open = sa.text(f"state IN ({', '.join(repr(state) for state in OPEN_STATES)})")
+    row = conn.execute(sa.select(*_COLUMNS).where(Table.line_id == line_id, is_open)).one_or_none()
+    return Run(*row) if row else None
+
+
+def fetch_run(
+    conn: sa.Connection, *, uuid: str | None = None, line_id: int | None = None, number: int | None = None
+) -> Run | None:
+    """Fetch a run by its uuid, or by its line and number."""
+    if uuid is None and (line_id is None or number is None):
+        raise ValueError("fetch_run needs a uuid, or a line_id and a number")
+    one = Table.uuid == uuid if uuid is not None else sa.and_(Table.line_id == line_id, Table.number == number)
+    row = conn.execute(sa.select(*_COLUMNS).where(one)).one_or_none()
+    return Run(*row) if row else None
+
+
+def fetch_runs(conn: sa.Connection, line_id: int, *, limit: int) -> list[Run]:
+    """Fetch the newest runs of a line, newest first."""
+    newest = sa.select(*_COLUMNS).where(Table.line_id == line_id).order_by(Table.number.desc()).limit(limit)
+    return [Run(*row) for row in conn.execute(newest)]
+
+
+def advance_run(
+    conn: sa.Connection,
+    run: Run,
+    *,
+    lease: HeldLease,
+    to: str,
+    reason: str | None = None,
+    figures: dict[str, Any] | None = None,
+    artifact_digest: str | None = None,
+    version: int | None = None,
+    attempt: int | None = None,
+) -> Run:
+    """Move a run on from the state it was seen in; `figures` are merged into what it has, what is None stays.
+
+    Raises:
+        StaleFence: the lease is another's. StaleRun: the run has moved on already. ValueError: `to` gives rows back.
+    """
+    if to in _RELEASING:
+        msg = f"a run that ends as {to} gives its rows back: use release_run"
+        raise ValueError(msg)
+    given = {"reason": reason, "artifact_digest": artifact_digest, "version": version, "attempt": attempt}
+    return _move(
+        conn, run, lease, to, figures or {}, {name: value for name, value in given.items() if value is not None}
+    )
+
+
+def release_run(conn: sa.Connection, run: Run, *, lease: HeldLease, to: str, reason: str, waiting: bool) -> Run:
+    """End a run as held, rejected or failed and give its rows back; the ledger keeps what they were (I2).
+
+    `waiting` rows are claimed again only beside enough fresh ones. Raises like `advance_run`.
+    """
+    if to not in _RELEASING:
+        msg = f"a run is released as {', '.join(_RELEASING)}, not {to!r}"
+        raise ValueError(msg)
+    released = _move(conn, run, lease, to, {}, {"reason": reason})
+    ledger.release_items(conn, run.id, waiting=waiting)
+    return released
+
+
+def save_evaluations(conn: sa.Connection, run_id: int, rows: Sequence[dict[str, Any]]) -> None:
+    """Store figures (model, eval_set, metric, language, unit, value, num_bytes); the same one again replaces it."""
+    new = insert(Evaluation)
+    key = ("run_id", "model", "eval_set", "metric", "language", "unit")
+    again = new.on_conflict_do_update(
+        index_elements=key, set_={name: new.excluded[name] for name in ("value", "num_bytes", "created_at")}
+    )
+    if rows:
+        conn.execute(again, [{"language": "", "unit": ""} | row | {"run_id": run_id} for row in rows])
+
+
+def fetch_evaluations(conn: sa.Connection, run_id: int) -> list[dict[str, Any]]:
+    """Fetch the figures of a run, every column of them, in the order of their key."""
+    key = (Evaluation.model, Evaluation.eval_set, Evaluation.metric, Evaluation.language, Evaluation.unit)
+    rows = conn.execute(sa.select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(*key))
+    return [dict(row) for row in rows.mappings()]
+
+
+def _next_number(line_id: int, kind: str) -> sa.ColumnElement[int]:
+    # Run 0 is a line's own base; the first adapter is run 1 with or without one.
+    before_first = -1 if kind == "base" else 0
+    highest = sa.select(sa.func.max(Table.number)).where(Table.line_id == line_id).scalar_subquery()
+    return sa.func.coalesce(highest, before_first) + 1
+
+
+def _move(
+    conn: sa.Connection, run: Run, lease: HeldLease, to: str, figures: dict[str, Any], values: dict[str, Any]
+) -> Run:
+    check_fence(conn, lease)
+    moved = (
+        sa.update(Table)
+        .where(Table.id == run.id, Table.state == run.state)
+        .values(
+            state=to,
+            fence=lease.fence,
+            updated_at=sa.func.now(),
+            finished_at=sa.func.now() if to in CLOSED_STATES else None,
+            figures=Table.figures.concat(figures),
+            **values,
+        )
+    )
+    row = conn.execute(moved.returning(*_COLUMNS)).one_or_none()
+    if row is None:
+        msg = f"run {run.number} of line {run.line_id} is not {run.state} any more: fetch it again"
+        raise StaleRun(msg)
+    return Run(*row)
