@@ -1,2 +1,253 @@
-"""Front door."""
-def main() -> None: ...
+"""The front door: reads the configuration, gathers the packages' commands, and runs everything with `up`."""
+
+import difflib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_origin
+
+import click
+import platformdirs
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from daemon.config import DaemonSettings
+from daemon.profiles import PROFILES
+from ingest.config import IngestSettings
+from monitoring.config import MonitoringSettings
+from schema.config import DatabaseSettings
+
+PREFIX = "CODELUPE_"
+# Read outside the settings: where the file is, and the tests' failpoints.
+OTHER_VARIABLES = ("CODELUPE_CONFIG", "CODELUPE_FAILPOINTS")
+SECTIONS = {
+    "database": DatabaseSettings,
+    "ingest": IngestSettings,
+    "daemon": DaemonSettings,
+    "monitoring": MonitoringSettings,
+}
+
+
+class Settings(BaseSettings):
+    """Everything codelupe can be told. Strongest first: environment, codelupe.toml, profile, defaults."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+    home: Path = Field(default_factory=lambda: platformdirs.user_data_path("codelupe"))
+    """Folder of all data: database, clones, models, runs, logs."""
+    profile: str = "tiny"
+    """Kind of machine; sets defaults in the other sections."""
+    database: DatabaseSettings = DatabaseSettings()
+    ingest: IngestSettings = IngestSettings()
+    daemon: DaemonSettings = DaemonSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+
+    @field_validator("home")
+    @classmethod
+    def _make_absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, profile: str) -> str:
+        if profile not in PROFILES:
+            raise ValueError(f"{profile!r} is not a profile: choose one of {', '.join(PROFILES)}")
+        return profile
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, strongest first."""
+        file = TomlConfigSettingsSource(settings_cls, toml_file=config_file(os.environ))
+        return init_settings, _Environment(settings_cls), file, _Profile(settings_cls)
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """CODELUPE_<FIELD> for a field of any section; CODELUPE_<FIELD>_FILE reads it from a file (a docker secret)."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for variable, (section, name, field) in variables().items():
+            text = read_variable(variable, os.environ)
+            if text is not None:
+                target = found.setdefault(section, {}) if section else found
+                target[name] = _parse(text, field)
+        return found
+
+
+class _Profile(PydanticBaseSettingsSource):
+    """The profile's defaults: weaker than every other source, so the profile that won is known by now."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(PROFILES.get(str(self.current_state.get("profile", "tiny")), {}))
+
+
+def config_file(environ: Mapping[str, str]) -> Path:
+    """Return where the configuration file is looked for: CODELUPE_CONFIG, or codelupe.toml in the current folder."""
+    return Path(environ.get("CODELUPE_CONFIG", "codelupe.toml"))
+
+
+def variables() -> dict[str, tuple[str, str, FieldInfo]]:
+    """Return (section, field name, field) by environment variable; the section of a top-level field is empty."""
+    names: dict[str, tuple[str, str, FieldInfo]] = {}
+    for section, model in (("", Settings), *SECTIONS.items()):
+        for name, field in model.model_fields.items():
+            if section or name not in SECTIONS:
+                names[PREFIX + name.upper()] = (section, name, field)
+    return names
+
+
+def read_variable(variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the text of a variable, from itself or from the file that <variable>_FILE names."""
+    if variable in environ:
+        return environ[variable]
+    file = environ.get(variable + "_FILE")
+    try:
+        return None if file is None else Path(file).read_text().strip()
+    except OSError as error:
+        raise click.UsageError(f"{variable}_FILE={file}: {error.strerror}: give a readable file") from error
+
+
+def _parse(text: str, field: FieldInfo) -> Any:
+    """Turn a variable's text into what the field takes: lists are JSON, or words between commas."""
+    if get_origin(field.annotation) not in (tuple, list, frozenset, set):
+        return text
+    return json.loads(text) if text.startswith("[") else [word.strip() for word in text.split(",") if word.strip()]
+
+
+def load_settings() -> Settings:
+    """Read and check the whole configuration. Raises click.UsageError naming everything that is wrong, no secret."""
+    known = variables()
+    problems = []
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in OTHER_VARIABLES and name.removesuffix("_FILE") not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            problems.append(f"{name}: there is no such setting{f'; is it {close[0]}?' if close else ''}")
+    if "CODELUPE_CONFIG" in os.environ and not config_file(os.environ).is_file():
+        problems.append(f"CODELUPE_CONFIG={os.environ['CODELUPE_CONFIG']}: no such file")
+    settings = None
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems += [_describe(detail) for detail in error.errors(include_url=False)]
+    except ValueError as error:  # broken TOML
+        problems.append(f"{config_file(os.environ)}: {error}")
+    if problems or settings is None:
+        raise click.UsageError("the configuration is wrong:\n  " + "\n  ".join(problems))
+    return settings
+
+
+def _describe(detail: Any) -> str:
+    """Return one line on one wrong value, without the value where it is a secret."""
+    place = ".".join(str(part) for part in detail["loc"])
+    field = (
+        SECTIONS[detail["loc"][0]].model_fields.get(str(detail["loc"][-1])) if detail["loc"][0] in SECTIONS else None
+    )
+    secret = field is not None and "SecretStr" in str(field.annotation or SecretStr)
+    given = "" if secret or detail["type"] in ("missing", "extra_forbidden") else f" (given: {detail['input']!r})"
+    variable = f" [{PREFIX}{str(detail['loc'][-1]).upper()}]" if field is not None else ""
+    return f"{place}{variable}: {detail['msg']}{given}"
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a package's commands when one of them is asked for."""
+
+    PLACES = {  # noqa: RUF012
+        "db": "schema.commands:db",
+        "audit": "schema.commands:audit",
+        "ingest": "ingest.commands:ingest",
+        "daemon": "daemon.commands:daemon",
+        "train": "daemon.commands:train",
+        "why": "daemon.reports:why",
+        "runs": "daemon.reports:runs",
+        "models": "daemon.models:models",
+        "plan": "daemon.reports:plan",
+        "complete": "daemon.commands:complete",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.PLACES])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = self.PLACES.get(cmd_name)
+        if place is None:
+            return super().get_command(ctx, cmd_name)
+        module, name = place.split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="codelupe")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Continuous training of code models: ingest, train, evaluate, publish, watch.
+
+    Settings come from codelupe.toml and from CODELUPE_* variables; README.md lists them.
+    """
+    wants_help = any(word in ("-h", "--help") for word in sys.argv[1:])
+    ctx.obj = None if wants_help else load_settings()
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="Stop after the first finished round.")
+@click.argument("sources", nargs=-1)
+@click.pass_obj
+def up(settings: Settings, once: bool, sources: tuple[str, ...]) -> None:
+    """Run everything on this machine: database, migrations, ingest workers, daemon.
+
+    SOURCES are folders, git repositories or git URLs to ingest; without any, the `tiny` profile reads the standard
+    library of the running Python.
+
+    With --once, exits 0 when a version was promoted or there was nothing new, 1 when the round failed, 3 when it was
+    held or rejected. 2 is a usage or configuration error, 4 a home that another `up` uses.
+    """
+    from ingest.commands import add_sources, workers_running
+
+    from daemon.commands import run_in_foreground
+
+    with _lock(settings.home), run_in_foreground(settings, once=once, log_name="codelupe.log") as running:
+        add_sources(running.engine, sources, standard_library=not sources and settings.profile == "tiny")
+        with workers_running(running.engine, running.progress):
+            code = running.daemon()
+    sys.exit(code)
+
+
+@contextmanager
+def _lock(home: Path) -> Iterator[None]:
+    """Hold the home for this process alone; exit with 4, naming the process, when another has it."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        file = (home / "up.lock").open("a+")
+    except OSError as error:
+        raise click.UsageError(f"{home}: {error.strerror}: set CODELUPE_HOME to a folder you may write to") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            click.echo(f"{home} is in use by `codelupe up` with pid {file.read().strip()}: stop it first", err=True)
+            sys.exit(4)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+if __name__ == "__main__":
+    main()

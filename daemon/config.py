@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
-from monitoring.config import MonitoringSettings
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 
 
@@ -114,11 +115,11 @@ class DaemonSettings(TrainingSettings):
     """Held-out units needed before a run may start; with fewer the gate could not judge."""
     max_test_chars: int = Field(2_000_000, ge=10_000)
     """Most held-out characters the gate evaluates; a fixed choice by hash."""
-    lease_s: float = Field(60, ge=5)
+    line_lease_s: float = Field(60, ge=5)
     """Seconds after which a daemon that no longer renews its lease is taken for dead."""
     back_off_s: float = Field(300, ge=1)
     """Seconds before another try after a failed run; doubled with each failure in a row, up to a day."""
-    max_attempts: int = Field(3, ge=1)
+    max_run_attempts: int = Field(3, ge=1)
     """Times an interrupted run is resumed before it is given up and its rows are released."""
     bootstrap_rounds: int = Field(2000, ge=200)
     """Resamplings of the gate's paired bootstrap."""

@@ -1,8 +1,8 @@
 """What the control half hands to its child, and what comes back: files in one job directory.
 
-    job.json  members.jsonl  validation.jsonl  test.jsonl       written by the control half before the child starts
-    base/  adapter/  checkpoints/  child.log                    the child's
-    result.json  evaluation.json  error.json                    the child's answers, each written by rename
+job.json  members.jsonl  validation.jsonl  test.jsonl       written by the control half before the child starts
+base/  adapter/  checkpoints/  child.log                    the child's
+result.json  evaluation.json  error.json                    the child's answers, each written by rename
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ class Job(_Document):
     replayed: bool = False
     """Whether members of the role `replay` are among the members."""
     eval_max_chars: int
-    """Most characters of the test split to evaluate; the control half has cut the file already, this is for the record."""
+    """Most characters of the test split to evaluate; test.jsonl is cut already, this is for the record."""
 
 
 class Item(_Document):

@@ -23,7 +23,7 @@ _TINY = {
         "recompute": False,
         "compute_dtype": "float32",
         "checkpoint_interval_s": 20,
-        "lease_s": 15,
+        "line_lease_s": 15,
         "stop_grace_s": 8,
         "back_off_s": 10,
     },
@@ -35,7 +35,12 @@ _RANK_64 = {"learning_rate": 2e-4, "lora_rank": 64, "lora_alpha": 128}
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": _TINY,
     "small": {
-        "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-0.5B-Instruct", "sequence_tokens": 2048, "micro_batch": 2}
+        "daemon": {
+            **_RANK_64,
+            "base_model": "Qwen/Qwen2.5-Coder-0.5B-Instruct",
+            "sequence_tokens": 2048,
+            "micro_batch": 2,
+        }
     },
     "gpu-16gb": {
         "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-3B-Instruct", "micro_batch": 2, "accumulation": 8}

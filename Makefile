@@ -1,0 +1,41 @@
+# make run          everything on this machine: database, ingest, training, evaluation, publication
+# make test         lint, types, import rule, and every test that needs only pip packages
+# make test-system  the tests that need the Debian packages of .ci/apt-packages
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES ?=
+STAMP := .venv/installed
+
+.PHONY: run setup test test-system lint lock clean
+
+run: setup
+	$(BIN)/codelupe up $(if $(ONCE),--once) $(SOURCES)
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codelupe needs Python 3.11 or newer: make PYTHON=python3.12")'
+	@echo "Installing into .venv (about 1.5 GB with torch; a minute or two)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --progress-bar on --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest -n 2 -m 'not system'
+
+test-system: setup
+	$(BIN)/pytest -m system
+
+# Pin what is installed now, after a deliberate upgrade.
+lock: setup
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

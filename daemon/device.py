@@ -1,0 +1,50 @@
+"""Which device training uses, found without torch: the control half must start in under a second."""
+
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+class DeviceError(RuntimeError):
+    """The GPU that the profile needs cannot be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What a run occupies; `lease` names it for every daemon that shares the database."""
+
+    kind: Literal["cpu", "cuda"]
+    name: str
+    memory_bytes: int
+    lease: str
+
+
+def detect_device(profile: str) -> Device:
+    """Return the first GPU, or the CPU for `tiny` and for machines without one. Raises DeviceError."""
+    if profile == "tiny" or shutil.which("nvidia-smi") is None:
+        return Device("cpu", "CPU", _host_memory_bytes(), f"device:{_machine()}:cpu")
+    query = ["nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except (subprocess.SubprocessError, OSError) as error:
+        raise DeviceError(f"nvidia-smi does not answer ({error}): check the driver") from error
+    uuid, name, mebibytes = (part.strip() for part in answer.splitlines()[0].split(","))
+    return Device("cuda", name, int(mebibytes) << 20, f"device:{_machine()}:{uuid}")
+
+
+def _machine() -> str:
+    """Return an identity of this machine that outlives a change of its host name."""
+    try:
+        return Path("/etc/machine-id").read_text().strip() or socket.gethostname()
+    except FileNotFoundError:
+        return socket.gethostname()
+
+
+def _host_memory_bytes() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    raise DeviceError("/proc/meminfo names no MemTotal")

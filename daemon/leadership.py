@@ -1,0 +1,90 @@
+"""The leases this process holds: who may work on a line or a device, kept alive by a heartbeat (I5)."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Engine
+
+from schema.leases import HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Leadership:
+    """Acquires, renews and gives back leases under one holder name. Safe to use from two threads."""
+
+    engine: Engine
+    holder: str
+    length_s: float
+    _held: dict[str, HeldLease] = field(default_factory=dict)
+    _seen: dict[str, tuple[tuple[Any, ...], float]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, name: str) -> HeldLease | None:
+        """Return the lease `name`, ours already or newly taken; None while another holds it.
+
+        Another's lease is taken over only after it was seen here, unrenewed, for its full length with the database
+        reachable: after an outage the leader gets its chance to renew first.
+        """
+        with self._lock, self.engine.begin() as conn:
+            current = fetch_lease(conn, name)
+            if current is not None and current["holder"] != self.holder and not self._is_abandoned(name, current):
+                self._held.pop(name, None)
+                return None
+            lease = acquire_lease(conn, name, self.holder, length_s=self.length_s)
+            if lease is None:
+                self._held.pop(name, None)
+            else:
+                self._held[name] = lease
+            return lease
+
+    def holds(self, lease: HeldLease) -> bool:
+        """Whether `lease` is, as far as this process knows, still ours."""
+        with self._lock:
+            return self._held.get(lease.name) == lease
+
+    def renew(self) -> None:
+        """Renew every lease; forget, loudly, one that another has taken."""
+        with self._lock, self.engine.begin() as conn:
+            for lease in list(self._held.values()):
+                if not renew_lease(conn, lease, length_s=self.length_s):
+                    del self._held[lease.name]
+                    log.error("lost the lease %s", lease.name, extra={"event": "lease_lost", "lease": lease.name})
+
+    def give_back(self, name: str | None = None) -> None:
+        """Release one lease, or all."""
+        with self._lock, self.engine.begin() as conn:
+            for lease in [self._held[n] for n in list(self._held) if name in (None, n)]:
+                release_lease(conn, lease)
+                del self._held[lease.name]
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Renew in the background while inside, then give everything back: for a process without a clock of its own."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(self.length_s / 4):
+                self.renew()
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.give_back()
+
+    def _is_abandoned(self, name: str, current: dict[str, Any]) -> bool:
+        sight = (current["holder"], current["fence"], current["until"])
+        now = time.monotonic()
+        if self._seen.get(name, (None, 0.0))[0] != sight:
+            self._seen[name] = (sight, now)
+        return now - self._seen[name][1] >= self.length_s

@@ -1,0 +1,164 @@
+"""What the daemon is doing right now: written by the tick and its child's events, read by the HTTP server."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from daemon.job import Event
+from daemon.policy import Facts, num_needed
+from monitoring import record
+from monitoring.progress import Progress, Task
+from schema.runs import Run
+
+log = logging.getLogger(__name__)
+_STEP_FIELDS = ("step", "total", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "eta_s")
+
+
+@dataclass(slots=True)
+class Live:
+    """The daemon's figures of this moment; metrics and progress bars follow them."""
+
+    progress: Progress
+    last_tick: float | None = None  # monotonic
+    database_error: str | None = None
+    leading: bool = False
+    decision: tuple[str, str] | None = None
+    facts: Facts | None = None
+    run: Run | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    current_version: int | None = None
+    damage: str | None = None  # why the current version cannot be used
+    num_failures: int = 0  # in a row
+    rows_unaccounted: int = 0
+    state: dict[str, Any] = field(default_factory=dict)
+    last_result: tuple[str, str] | None = None  # (run state, one line about it)
+    last_failure: str | None = None
+    finished: Run | None = None
+    _task: tuple[str, Task] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def alive(self) -> None:
+        """Give a sign of life."""
+        self.last_tick = time.monotonic()
+        record.record_alive()
+
+    def database_away(self, error: str) -> None:
+        """The database did not answer."""
+        self.database_error = error.strip().splitlines()[0] if error.strip() else "no answer"
+        record.record_database(up=False)
+
+    def database_back(self) -> None:
+        """The database answered."""
+        self.database_error = None
+        record.record_database(up=True)
+
+    def leads(self, leading: bool) -> None:
+        """Whether this process leads its line."""
+        self.leading = leading
+
+    def decided(self, verdict: str, reason: str, facts: Facts | None = None) -> None:
+        """Take a decision and what it rested on."""
+        with self._lock:
+            if (verdict, reason) != self.decision:
+                log.info("%s: %s", verdict, reason, extra={"event": "decided", "verdict": verdict, "reason": reason})
+            self.decision, self.facts = (verdict, reason), facts or self.facts
+        record.record_decision(verdict, reason)
+        if facts is not None:
+            record.record_line(
+                backlog_rows=facts.num_fresh,
+                threshold_rows=num_needed(facts),
+                lease_held=self.leading,
+                paused=facts.paused,
+                failures_in_a_row=self.num_failures,
+            )
+
+    def follows(self, run: Run) -> None:
+        """Follow the open run."""
+        with self._lock:
+            self.run = run
+        record.record_run_state(run.state, number=run.number)
+
+    def on_event(self, run: Run, event: Event) -> None:
+        """Take a progress event of the child."""
+        self.alive()
+        record.record_event(event)
+        kind = event.get("event")
+        with self._lock:
+            if kind == "phase":
+                self.training["phase"] = event.get("phase")
+            elif kind == "step":
+                self.training.update({name: event[name] for name in _STEP_FIELDS if name in event})
+            elif kind == "eval":
+                self.training["eval_loss"] = event.get("loss")
+        if kind == "step":
+            self._show(run, event)
+
+    def _show(self, run: Run, event: Event) -> None:
+        name = f"{'base model' if run.kind == 'base' else f'run {run.number}'}: {self.training.get('phase', 'train')}"
+        if self._task is None or self._task[0] != name:
+            self._end_task()
+            self._task = (name, self.progress.task(name, total=int(event["total"])))
+        figures = {key: event[key] for key in ("loss", "tokens_per_s", "eta_s") if event.get(key) is not None}
+        self._task[1].update(int(event["step"]), **figures)
+
+    def _end_task(self) -> None:
+        if self._task is not None:
+            self._task[1].done()
+            self._task = None
+
+    def child_ended(self) -> None:
+        """Forget the live figures: the child is gone."""
+        with self._lock:
+            self.training = {}
+        self._end_task()
+        record.forget_child()
+
+    def finished_run(self, run: Run, summary: str) -> None:
+        """Take the end of a run."""
+        with self._lock:
+            self.run, self.training, self.finished = None, {}, run
+            self.last_result = (run.state, summary)
+            self.last_failure = summary if run.state == "failed" else None
+        seconds = (datetime.now(UTC) - run.created_at).total_seconds()
+        record.record_closed_run(run.state, seconds)
+
+    def serves(self, version: int | None, state: dict[str, Any], *, num_failures: int) -> None:
+        """Take what the database says is current."""
+        with self._lock:
+            self.current_version, self.state, self.num_failures = version, state, num_failures
+
+    def verified(self, version: int, damage: str | None, promoted_at_s: float | None) -> None:
+        """Take whether the files of the current version are whole; `damage` says what is not."""
+        self.damage = damage
+        record.record_version(version, promoted_at_s=promoted_at_s, verified=damage is None)
+
+    def audited(self, by_state: dict[str, int], rows_unaccounted: int) -> None:
+        """Take the row accounting as it was just computed."""
+        self.rows_unaccounted = rows_unaccounted
+        record.record_audit(by_state, num_unaccounted=rows_unaccounted)
+
+    def evaluated(self, bits_per_byte: dict[str, float], gain: tuple[float, float, float] | None) -> None:
+        """Take the figures of a gate; `gain` is the incumbent's minus the candidate's: (low, estimate, high)."""
+        record.record_evaluation(bits_per_byte, gain=gain)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the figures for /status."""
+        with self._lock:
+            return {
+                "leading": self.leading,
+                "decision": None
+                if self.decision is None
+                else dict(zip(("verdict", "reason"), self.decision, strict=True)),
+                "backlog": None if self.facts is None else self.facts.as_inputs(),
+                "run": None
+                if self.run is None
+                else {"number": self.run.number, "kind": self.run.kind, "state": self.run.state},
+                "training": dict(self.training),
+                "current_version": self.current_version,
+                "last_result": None
+                if self.last_result is None
+                else dict(zip(("state", "summary"), self.last_result, strict=True)),
+            }

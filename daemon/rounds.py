@@ -1,0 +1,144 @@
+"""One run, one committed state at a time: claimed → training → evaluating → promoted | held | rejected | failed."""
+
+import logging
+import shutil
+from typing import Any
+
+from daemon.child import Supervised
+from daemon.context import Led
+from daemon.job import Failure, Result
+from daemon.prepare import prepare_job
+from daemon.supervise import read_failure, run_child
+from daemon.verdict import conclude, publish_base
+from schema import failpoints
+from schema.decisions import record_decision
+from schema.lines import back_off, fetch_line, request
+from schema.runs import Run, advance_run, release_run
+
+log = logging.getLogger(__name__)
+_DAY_S = 86_400
+# What a finished run leaves in its job directory; the rest is rebuilt from the database when it is needed again.
+_BULKY = ("members.jsonl", "validation.jsonl", "test.jsonl", "checkpoints", "adapter", "base")
+
+
+def advance(led: Led, run: Run) -> bool:
+    """Advance the open run by one state; return whether it moved."""
+    led.ctx.live.follows(run)
+    steps = {"claimed": _prepare, "training": _train, "evaluating": _evaluate}
+    return steps[run.state](led, run)
+
+
+def _prepare(led: Led, run: Run) -> bool:
+    prepare_job(led, run)
+    failpoints.hit("run.before_training")
+    _move(led, run, to="training")
+    return True
+
+
+def _train(led: Led, run: Run) -> bool:
+    verb = "pretrain" if run.kind == "base" else "train"
+    run = _move(led, run, to="training", attempt=run.attempt + 1)
+    if run.attempt > led.ctx.settings.max_run_attempts:
+        return _fail(led, run, Failure(reason="exception", message="interrupted too often", data_caused=False))
+    if not _run_child(led, run, verb):
+        return False
+    failpoints.hit("run.after_training")
+    job = led.ctx.paths.job(run.number)
+    result = Result.model_validate_json((job / "result.json").read_bytes())
+    if run.kind == "base":
+        publish_base(led, run, result)
+        _clean(led, run)
+    else:
+        _move(led, run, to="evaluating", figures=_figures(result))
+    return True
+
+
+def _evaluate(led: Led, run: Run) -> bool:
+    job = led.ctx.paths.job(run.number)
+    if not (job / "evaluation.json").exists():
+        prepare_job(led, run, missing_only=True)
+        if not _run_child(led, run, "evaluate"):
+            return False
+    failpoints.hit("run.after_evaluation")
+    conclude(led, run)
+    _clean(led, run)
+    return True
+
+
+def _run_child(led: Led, run: Run, verb: str) -> bool:
+    """Run the child; return whether it is done. A stop leaves the run open, a failure closes it."""
+    ctx = led.ctx
+    device_lease = ctx.leadership.take(ctx.device.lease)
+    if device_lease is None:
+        ctx.live.decided("wait", "device_busy")
+        with ctx.engine.begin() as conn:
+            record_decision(conn, led.line_id, verdict="wait", reason="device_busy", inputs={"device": ctx.device.name})
+        return False
+    job = ctx.paths.job(run.number)
+    child = Supervised(led, run)
+    try:
+        outcome = run_child(verb, job, child, stop_grace_s=ctx.settings.stop_grace_s)
+    finally:
+        ctx.live.child_ended()
+        ctx.leadership.give_back(ctx.device.lease)
+    if child.lease_lost:
+        return False
+    if child.cancelled:
+        _fail(
+            led, run, Failure(reason="exception", message="cancelled by the operator", data_caused=False), "cancelled"
+        )
+        return False
+    if outcome == "stopped":
+        _move(led, run, to=run.state, attempt=max(0, run.attempt - 1))
+        return False
+    if outcome == "failed":
+        return not _fail(led, run, read_failure(job))
+    return True
+
+
+def _fail(led: Led, run: Run, failure: Failure, reason: str | None = None) -> bool:
+    """Close the run, give its rows back, keep the incumbent, wait before the next try."""
+    ctx = led.ctx
+    why = reason or failure.reason
+    with ctx.engine.begin() as conn:
+        failed = release_run(conn, run, lease=led.lease, to="failed", reason=why, waiting=False)
+        line = fetch_line(conn, ctx.settings.line)
+        num_failures = line.num_failures if line else 0
+        delay_s = min(_DAY_S, ctx.settings.back_off_s * 2 ** min(num_failures, 20))
+        back_off(conn, led.line_id, delay_s)
+        if reason == "cancelled":
+            request(conn, led.line_id, None)
+        inputs = {"run": run.number, "message": failure.message, "retry_in_s": delay_s}
+        record_decision(conn, led.line_id, verdict="failed", reason=why, inputs=inputs)
+    log.error(
+        "run %d failed: %s (%s); its rows are released, the next try is in %d s",
+        run.number,
+        why,
+        failure.message,
+        delay_s,
+        extra={"event": "run_failed", "run": run.number, "reason": why},
+    )
+    ctx.live.finished_run(failed, failure.message)
+    _clean(led, run)
+    return True
+
+
+def _clean(led: Led, run: Run) -> None:
+    job = led.ctx.paths.job(run.number)
+    for name in _BULKY:
+        path = job / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _move(led: Led, run: Run, *, to: str, attempt: int | None = None, figures: dict[str, Any] | None = None) -> Run:
+    with led.ctx.engine.begin() as conn:
+        moved = advance_run(conn, run, lease=led.lease, to=to, attempt=attempt, figures=figures)
+    led.ctx.live.follows(moved)
+    return moved
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    return {"training": result.model_dump(mode="json")}

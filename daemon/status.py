@@ -1,0 +1,70 @@
+"""What the daemon answers at /health, /ready and /status: from memory alone, within milliseconds."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from daemon.config import Settings
+from daemon.context import Context
+from monitoring.health import Facts, assess, ready
+
+# A loop that gives no sign of life for this many intervals (and never sooner than a minute) is stuck.
+_SILENT_INTERVALS = 4
+_SILENT_AT_LEAST_S = 60.0
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Answers the HTTP server."""
+
+    ctx: Context
+    settings: Settings
+    _started: float = field(default_factory=time.monotonic)
+
+    def health(self) -> dict[str, Any]:
+        """Return the answer of /health."""
+        return {**assess(self._facts()).to_json(), **self._details()}
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Return the answer of /ready."""
+        return ready(self._facts())
+
+    def status(self) -> dict[str, Any]:
+        """Return the answer of /status: what it does now, live figures, and the configuration without secrets."""
+        return {
+            "line": self.settings.daemon.line,
+            "profile": self.settings.profile,
+            "device": self.ctx.device.name,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            **self.ctx.live.snapshot(),
+            "config": {
+                "home": str(self.settings.home),
+                "daemon": self.settings.daemon.model_dump(mode="json"),
+                "monitoring": self.settings.monitoring.model_dump(mode="json"),
+                "database": self.settings.database.model_dump(mode="json"),  # the URL is a SecretStr: masked
+            },
+        }
+
+    def _facts(self) -> Facts:
+        live, settings = self.ctx.live, self.ctx.settings
+        last = live.last_tick
+        return Facts(
+            database_up=live.database_error is None,
+            silent_s=time.monotonic() - (self._started if last is None else last),
+            max_silent_s=max(_SILENT_AT_LEAST_S, _SILENT_INTERVALS * settings.check_interval_s),
+            started=last is not None,
+            current_version=live.current_version,
+            version_verified=live.damage is None,
+            last_trained_id=live.state.get("last_trained_id"),
+            failures_in_a_row=live.num_failures,
+            rows_unaccounted=live.rows_unaccounted,
+            paused=live.facts is not None and live.facts.paused,
+            lease_held=live.leading,
+        )
+
+    def _details(self) -> dict[str, Any]:
+        """Return the words behind the reasons, where there are any."""
+        live = self.ctx.live
+        words = {"database": live.database_error, "version": live.damage, "last_failure": live.last_failure}
+        details = {name: text for name, text in words.items() if text}
+        return {"details": details} if details else {}

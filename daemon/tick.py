@@ -1,0 +1,151 @@
+"""One tick: take the lead, advance the open run by one state, or count, decide and claim."""
+
+import logging
+import uuid
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection
+
+from daemon import policy
+from daemon.config import DaemonSettings
+from daemon.context import Context, Led
+from daemon.policy import Decision, Facts
+from daemon.publish import DamagedVersion, point_current, verify_folder
+from daemon.rounds import advance
+from daemon.state_file import refresh_state_file
+from schema import failpoints
+from schema.decisions import record_decision
+from schema.leases import check_fence
+from schema.lines import Line, fetch_line, request
+from schema.repositories import fetch_queue_counts
+from schema.runs import Limits, Run, claim_run, count_pending, count_split, fetch_open_run
+from schema.summary import fetch_state
+from schema.versions import fetch_promotions, fetch_version
+
+log = logging.getLogger(__name__)
+
+
+def tick(ctx: Context) -> bool:
+    """Do one step of work; return whether there was any, so that the caller ticks again at once."""
+    lease = ctx.leadership.take(ctx.line_lease_name)
+    ctx.live.leads(lease is not None)
+    with ctx.engine.connect() as conn:
+        line = fetch_line(conn, ctx.settings.line)
+    if line is None:
+        raise RuntimeError(f"line {ctx.settings.line!r} is not open: open_line runs at the daemon's start")
+    if lease is None:
+        ctx.live.decided("wait", "busy")
+        return False
+    led = Led(ctx, lease, line.id)
+    reconcile(led, line)
+    with ctx.engine.connect() as conn:
+        run = fetch_open_run(conn, line.id)
+    if run is not None:
+        return advance(led, run)
+    return _start_run(led, line)
+
+
+def reconcile(led: Led, line: Line) -> None:
+    """Make what is derived follow the database: the symlink, then the state file (I3, I4)."""
+    ctx = led.ctx
+    if point_current(ctx.paths, line.current_version) or ctx.live.current_version != line.current_version:
+        verify_current(led, line)
+    with ctx.engine.connect() as conn:
+        state = fetch_state(conn, line.id)
+    refresh_state_file(ctx.paths.state_file, state)
+    ctx.live.serves(line.current_version, state, num_failures=line.num_failures)
+
+
+def verify_current(led: Led, line: Line) -> None:
+    """Check every file of the current version against its manifest, and show the result."""
+    if line.current_version is None:
+        return
+    with led.ctx.engine.connect() as conn:
+        row = fetch_version(conn, line.id, line.current_version)
+        promotions = fetch_promotions(conn, line.id)
+    promoted_at_s = max((one["created_at"].timestamp() for one in promotions), default=None)
+    damage = None
+    try:
+        verify_folder(led.ctx.paths.version(line.current_version), None if row is None else row["manifest_digest"])
+    except DamagedVersion as error:
+        damage = str(error)
+        log.error("the current version is damaged: %s", error, extra={"event": "version_damaged"})
+    led.ctx.live.verified(line.current_version, damage, promoted_at_s)
+
+
+def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:
+    """Return which rows are eligible: the one predicate that count and claim share."""
+    return Limits(
+        min_score=settings.min_quality,
+        min_chars=settings.min_chars,
+        max_rows=settings.max_rows,
+        max_chars_total=settings.base_max_chars if for_base else settings.max_run_chars,
+    )
+
+
+def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Facts:
+    """Return what the decision rests on. The cost does not grow with the table until a run is about to start."""
+    needs_base = settings.makes_base and line.tokenizer_digest is None
+    queue = fetch_queue_counts(conn)
+    facts = Facts(
+        paused=line.paused,
+        requested=line.request == "train",
+        needs_base=needs_base,
+        num_fresh=0,
+        threshold=settings.threshold_rows,
+        num_test_units=None,
+        min_test_units=settings.min_test_units,
+        num_open_sources=queue.get("queued", 0) + queue.get("working", 0),
+        retry_in_s=max(0.0, (line.not_before - datetime.now(UTC)).total_seconds()),
+    )
+    needed = policy.num_needed(facts)
+    limits = limits_of(settings, for_base=needs_base)
+    num_fresh = count_pending(conn, line.id, limits, at_most=needed)
+    num_test_units = count_split(conn, line.id)["test"]["units"] if num_fresh >= needed else None
+    return facts.counted(num_fresh, num_test_units)
+
+
+def _start_run(led: Led, line: Line) -> bool:
+    ctx, settings = led.ctx, led.ctx.settings
+    with ctx.engine.begin() as conn:
+        facts = gather_facts(conn, line, settings)
+        decision = policy.decide(facts)
+        record_decision(conn, line.id, verdict=decision.verdict, reason=decision.reason, inputs=facts.as_inputs())
+    ctx.live.decided(decision.verdict, decision.reason, facts)
+    if decision.verdict == "wait":
+        return False
+    run = _claim(led, line, decision, num_needed=policy.num_needed(facts))
+    if run is None:
+        return False
+    failpoints.hit("run.after_claim")
+    log.info(
+        "run %d of line %s claimed: %s",
+        run.number,
+        line.name,
+        decision.reason,
+        extra={"event": "run_claimed", "line": line.name, "run": run.number, "reason": decision.reason},
+    )
+    return True
+
+
+def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run | None:
+    settings = led.ctx.settings
+    for_base = decision.verdict == "make_base"
+    with led.ctx.engine.begin() as conn:
+        check_fence(conn, led.lease)
+        run = claim_run(
+            conn,
+            run_uuid=str(uuid.uuid4()),
+            line_id=line.id,
+            lease=led.lease,
+            kind="base" if for_base else "adapter",
+            limits=limits_of(settings, for_base=for_base),
+            min_rows=1 if for_base else num_needed,
+            config=settings.model_dump(mode="json"),
+            parent_version=line.current_version,
+            replay_share=0.0 if for_base else settings.replay_share,
+            by_hash_share=settings.base_share if for_base else None,
+        )
+        if run is not None and line.request == "train":
+            request(conn, line.id, None)
+    return run
