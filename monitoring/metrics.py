@@ -7,6 +7,7 @@ reads a zero that nobody measured. One process owns a port and these objects; it
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from prometheus_client import (
@@ -35,6 +36,19 @@ SHORT_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
 LONG_S: Final = (1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28800.0, 86400.0, 345600.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A metric as the documentation tells it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    help: str
+
+
+CATALOGUE: Final[list[Described]] = []
+
+
 class LateGauge(Gauge):
     """A gauge that exports nothing while its value is NaN, which is what it starts with and what forgets it."""
 
@@ -50,16 +64,23 @@ class LateGauge(Gauge):
             yield family
 
 
+def _describe(name: str, kind: str, labels: tuple[str, ...], help_text: str) -> str:
+    described = Described(f"codelupe_{name}", kind, labels, help_text)
+    CATALOGUE.append(described)
+    return described.name
+
+
 def _gauge(name: str, help_text: str, *labels: str) -> LateGauge:
-    return LateGauge(f"codelupe_{name}", help_text, labels, registry=REGISTRY)
+    return LateGauge(_describe(name, "gauge", labels, help_text), help_text, labels, registry=REGISTRY)
 
 
 def _counter(name: str, help_text: str, *labels: str) -> Counter:
-    return Counter(f"codelupe_{name}", help_text, labels, registry=REGISTRY)
+    return Counter(_describe(name, "counter", labels, help_text), help_text, labels, registry=REGISTRY)
 
 
 def _histogram(name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-    return Histogram(f"codelupe_{name}", help_text, labels, registry=REGISTRY, buckets=buckets)
+    full_name = _describe(name, "histogram", labels, help_text)
+    return Histogram(full_name, help_text, labels, registry=REGISTRY, buckets=buckets)
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

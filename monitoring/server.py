@@ -49,7 +49,7 @@ class ListenError(Exception):
     """The address cannot be bound."""
 
 
-class PortTaken(ListenError):
+class PortTaken(ListenError):  # noqa: N818
     """Another program listens there."""
 
 
