@@ -46,7 +46,7 @@ class IngestSettings(BaseModel):
     validation_share: float = Field(default=0.025, ge=0, lt=1)
     """Share of the split units used for early stopping (share; what is left over is the test split)."""
     min_units: int = Field(default=40, ge=1)
-    """A named source is split by repository, top-level entry, directory or file: the coarsest with this many (number)."""
+    """Sources are split by repository, top entry, directory or file: the coarsest with this many units (number)."""
     clone_timeout_s: int = Field(default=600, ge=1)
     """A clone that takes longer is killed and tried again later (seconds)."""
     visit_timeout_s: int = Field(default=3600, ge=1)

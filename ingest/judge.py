@@ -45,7 +45,7 @@ class Judgement:
 
 
 def judge_file(path: str, data: bytes, limits: Limits, *, licence: str | None = None) -> Judgement:
-    """Judge a file by its path in its repository and its bytes; `licence` is the repository's, a file's own goes first."""
+    """Judge a file by its path in its repository and its bytes; its own licence goes before the repository's."""
     verdict = judge(path, data, limits)
     if verdict.text is None or verdict.tree is None or verdict.language is None:
         return Judgement(

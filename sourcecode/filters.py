@@ -1,4 +1,4 @@
-"""Is a file fit to learn from? One reason string for each way it is not; path rules first, then the cheap, then the dear."""
+"""Is a file fit to learn from? One reason for each way it is not; path rules first, then the cheap, then the dear."""
 
 import re
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def judge_size(num_bytes: int, limits: Limits) -> tuple[str, str] | None:
 
 
 def decode(data: bytes) -> str:
-    """Return the text of strict UTF-8 bytes, without a byte order mark and with newlines alone; raises UnicodeDecodeError."""
+    """Return the text of UTF-8 bytes, without byte order mark and carriage returns; raises UnicodeDecodeError."""
     return data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
 
 

@@ -1,4 +1,4 @@
-"""Was a file written by a program? By the markers that the languages' tools really write, near the top, in a comment."""
+"""Was a file written by a program? By the markers that tools really write, near the top, in a comment."""
 
 import re
 
@@ -14,6 +14,7 @@ _MARKS = re.compile(
     r"|\bauto(?:matically)?[- ]?generated\s+(?:by|from|using|with|file|code|on)\b"
     r"|^\W*auto[- ]?generated\b"
     r"|\bgenerated\s+automatically\b"
+    r"|^\W*system configuration generated and used by\b"
     r"|\bgenerated\s+(?:code|file)\W+do\s+not\s+(?:edit|modify)"
     r"|\bcode\s+generated\s+by\b"
     r"|\bgenerated\s+by\s+(?:the\s+)?(?:protocol\s+buffer\s+compiler|protoc\b|swagger|openapi|thrift|antlr|django\s+\d|pyrcc|pyuic"

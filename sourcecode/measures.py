@@ -68,7 +68,9 @@ class _Walker:
     def run(self) -> Measures:
         for node, _, where in walk(self.tree):
             role = self.grammar.role(node)
-            if role:
+            if role == Role.NAME:
+                self.found.names[self._text(node)] += 1
+            elif role:
                 self._take(node, role, where)
             elif node.type in ("binary_expression", "function_signature_item"):
                 self._take_plain(node)
@@ -76,8 +78,6 @@ class _Walker:
         return self.found
 
     def _take(self, node: Node, role: int, where: str | None) -> None:
-        if role & Role.NAME:
-            self.found.names[self._text(node)] += 1
         if role & Role.COMMENT:
             self._take_comment(node)
         elif role & Role.STRING:
@@ -147,7 +147,7 @@ class _Walker:
 
     def _take_nesting(self, node: Node, where: str | None) -> None:
         self._close(node.start_byte)
-        is_else_if = bool(self.nests) and where == "alternative" or _is_else_if(node)
+        is_else_if = (bool(self.nests) and where == "alternative") or _is_else_if(node)
         if is_else_if:
             return
         around = self.open[-1][2] if self.open else 0

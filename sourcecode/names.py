@@ -23,7 +23,7 @@ _FUNCTION_STYLES = {
     "javascript": _CAMEL,
     "typescript": _CAMEL,
 }
-_LETTERS_OF_A_WORD = 4
+_LETTERS_OF_A_WORD = 5
 _HALF_TELLING = 0.6
 
 

@@ -1,4 +1,4 @@
-"""What the path alone says against a file. Whole path parts are compared, so `pytest` is no test and `distutils` no dist."""
+"""What the path alone says against a file. Whole parts are compared, so `pytest` is no test and `distutils` no dist."""
 
 import re
 from pathlib import PurePosixPath

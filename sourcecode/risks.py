@@ -1,109 +1,121 @@
 """Constructs that a reviewer would stop at: injection, disabled checks, hard-coded credentials.
 
-Patterns see the code without its comments and strings, except those for credentials, which look into the strings.
-None of them can backtrack over more than a line.
+Patterns see the code without its comments and strings, except those for credentials, which look into the strings. Each
+runs only where one of its words occurs, and every repetition is bounded, so that time stays linear.
 """
 
 import re
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 
-# (rule, severity, pattern): severity 1 halves the security component of a short file.
-_EVERYWHERE = [
-    (
+
+@dataclass(frozen=True, slots=True)
+class Risk:
+    """A kind of risky place; severity 1 halves the security component of a short file."""
+
+    rule: str
+    severity: float
+    words: tuple[bytes, ...]
+    pattern: re.Pattern[bytes]
+
+
+def _risk(rule: str, severity: float, words: str, pattern: bytes) -> Risk:
+    return Risk(rule, severity, tuple(word.encode() for word in words.split()), re.compile(pattern, re.MULTILINE))
+
+
+_CREDENTIALS = [
+    _risk(
         "hard-coded-credential",
         1.0,
-        r"(?i)\b\w{0,30}(?:passw(?:or)?d|secret|api_?key|auth_?token|access_?key)\w{0,20}[\"']?\s{0,3}(?::=|[:=])\s{0,3}[\"'](?!test|example|changeme|none|true|false|\*)[^\"'\s<>{}$%]{6,80}[\"']",
+        "passw PASSW secret SECRET api_key apikey apiKey API_KEY APIKEY auth_token AUTH_TOKEN authToken access_key",
+        rb"(?i:passw(?:or)?d|secret|api_?key|auth_?token|access_?key)\w{0,20}[\"']?\s{0,3}(?::=|[:=])\s{0,3}[\"']"
+        rb"(?!test|example|changeme|none|true|false|\*)[^\"'\s<>{}$%]{6,80}[\"']",
     ),
 ]
-_RULES: dict[str, list[tuple[str, float, str]]] = {
+_JAVASCRIPT = [
+    _risk("eval", 1.0, "eval Function", rb"(?<![\w.])eval\s{0,3}\(|\bnew\s{1,3}Function\s{0,3}\("),
+    _risk(
+        "inner-html",
+        0.5,
+        "innerHTML outerHTML InnerHTML document.write",
+        rb"\.(?:innerHTML|outerHTML)\s{0,3}\+?=(?!=)|\bdangerouslySetInnerHTML\b|\bdocument\.write(?:ln)?\s{0,3}\(",
+    ),
+    _risk("shell", 0.8, "exec", rb"(?<![\w.])(?:child_process\.|cp\.)?exec(?:Sync)?\s{0,3}\(\s{0,3}(?:`|[A-Za-z])"),
+    _risk(
+        "no-verify",
+        1.0,
+        "rejectUnauthorized TLS_REJECT",
+        rb"\brejectUnauthorized\s{0,3}:\s{0,3}false\b|NODE_TLS_REJECT_UNAUTHORIZED",
+    ),
+    _risk("string-timer", 0.7, "setTimeout setInterval", rb"\bset(?:Timeout|Interval)\s{0,3}\(\s{0,3}[\"']"),
+]
+_RULES: dict[str, list[Risk]] = {
     "python": [
-        ("eval", 1.0, r"(?<![\w.])(?:eval|exec)\s{0,3}\("),
-        ("shell", 1.0, r"\bshell\s{0,3}=\s{0,3}True\b|\bos\.(?:system|popen)\s{0,3}\("),
-        ("unpickle", 0.7, r"\b(?:c?[pP]ickle|marshal|shelve|dill)\.(?:loads?|open|Unpickler)\s{0,3}\("),
-        ("yaml-load", 0.7, r"\byaml\.(?:unsafe_)?load\s{0,3}\((?![^\n]{0,120}Safe)"),
-        ("no-verify", 0.8, r"\bverify\s{0,3}=\s{0,3}False\b|_create_unverified_context|\bCERT_NONE\b"),
-        ("weak-hash", 0.3, r"\bhashlib\.(?:md5|sha1)\s{0,3}\("),
-        ("mktemp", 0.5, r"\btempfile\.mktemp\s{0,3}\("),
-        ("swallowed-error", 0.3, r"\bexcept(?:\s{1,3}(?:Base)?Exception)?\s{0,3}:\s{0,200}pass\b"),
+        _risk("eval", 1.0, "eval exec", rb"(?<![\w.])(?:eval|exec)\s{0,3}\("),
+        _risk("shell", 1.0, "shell os.", rb"\bshell\s{0,3}=\s{0,3}True\b|\bos\.(?:system|popen)\s{0,3}\("),
+        _risk(
+            "unpickle",
+            0.7,
+            "ickle marshal shelve dill",
+            rb"\b(?:c?[pP]ickle|marshal|shelve|dill)\.(?:loads?|open|Unpickler)\s{0,3}\(",
+        ),
+        _risk("yaml-load", 0.7, "yaml", rb"\byaml\.(?:unsafe_)?load\s{0,3}\((?![^\n]{0,120}Safe)"),
+        _risk(
+            "no-verify",
+            0.8,
+            "verify unverified CERT_NONE",
+            rb"\bverify\s{0,3}=\s{0,3}False\b|_create_unverified_context|\bCERT_NONE\b",
+        ),
+        _risk("weak-hash", 0.3, "hashlib", rb"\bhashlib\.(?:md5|sha1)\s{0,3}\("),
+        _risk("mktemp", 0.5, "mktemp", rb"\btempfile\.mktemp\s{0,3}\("),
+        _risk("swallowed-error", 0.3, "except", rb"\bexcept(?:\s{1,3}(?:Base)?Exception)?\s{0,3}:\s{0,200}pass\b"),
     ],
     "go": [
-        ("no-verify", 1.0, r"\bInsecureSkipVerify\s{0,3}:\s{0,9}true\b"),
-        (
-            "shell",
-            0.8,
-            r"\bexec\.Command(?:Context)?\s{0,3}\([^\n,]{0,60},?\s{0,3}\"\s*\"\s{0,3},\s{0,3}\"\s*\"\s{0,3},\s{0,3}[A-Za-z]",
-        ),
-        ("unsafe", 0.5, r"\bunsafe\.Pointer\b"),
-        ("weak-hash", 0.3, r"\b(?:md5|sha1)\.(?:New|Sum)\s{0,3}\("),
-        ("ignored-error", 0.2, r"(?m)^\s{0,40}_\s{0,3}=\s{0,3}[\w.]+\("),
+        _risk("no-verify", 1.0, "InsecureSkipVerify", rb"\bInsecureSkipVerify\s{0,3}:\s{0,9}true\b"),
+        _risk("unsafe", 0.5, "unsafe", rb"\bunsafe\.Pointer\b"),
+        _risk("weak-hash", 0.3, "md5 sha1", rb"\b(?:md5|sha1)\.(?:New|Sum)\s{0,3}\("),
+        _risk("ignored-error", 0.2, "_", rb"^[ \t]{0,40}_\s{0,3}=\s{0,3}[\w.]{1,80}\("),
     ],
     "rust": [
-        ("unsafe", 0.4, r"\bunsafe\s{0,3}(?:\{|fn\b|impl\b)"),
-        ("transmute", 0.7, r"\bmem::transmute\b|\btransmute\s{0,3}(?:::)?\s{0,3}[<(]"),
-        ("no-verify", 1.0, r"\bdanger_accept_invalid_(?:certs|hostnames)\s{0,3}\(\s{0,3}true"),
-        ("unwrap", 0.08, r"\.unwrap\(\)"),
-        ("static-mut", 0.5, r"\bstatic\s{1,3}mut\b"),
+        _risk("unsafe", 0.4, "unsafe", rb"\bunsafe\s{0,3}(?:\{|fn\b|impl\b)"),
+        _risk("transmute", 0.7, "transmute", rb"\btransmute(?:::)?\s{0,3}[<(]"),
+        _risk("no-verify", 1.0, "danger_accept", rb"\bdanger_accept_invalid_(?:certs|hostnames)\s{0,3}\(\s{0,3}true"),
+        _risk("unwrap", 0.08, ".unwrap()", rb"\.unwrap\(\)"),
+        _risk("static-mut", 0.5, "static", rb"\bstatic\s{1,3}mut\b"),
     ],
-    "javascript": [
-        ("eval", 1.0, r"(?<![\w.])eval\s{0,3}\(|\bnew\s{1,3}Function\s{0,3}\("),
-        (
-            "inner-html",
-            0.5,
-            r"\.(?:innerHTML|outerHTML)\s{0,3}\+?=(?!=)|\bdangerouslySetInnerHTML\b|\bdocument\.write(?:ln)?\s{0,3}\(",
-        ),
-        ("shell", 0.8, r"(?<![\w.])(?:child_process\.|cp\.)?exec(?:Sync)?\s{0,3}\(\s{0,3}(?:`|[A-Za-z])"),
-        ("no-verify", 1.0, r"\brejectUnauthorized\s{0,3}:\s{0,3}false\b|NODE_TLS_REJECT_UNAUTHORIZED"),
-        ("string-timer", 0.7, r"\bset(?:Timeout|Interval)\s{0,3}\(\s{0,3}[\"']"),
-        ("weak-hash", 0.3, r"\bcreateHash\s{0,3}\(\s{0,3}[\"'](?:md5|sha1)"),
+    "javascript": _JAVASCRIPT,
+    "typescript": [
+        *_JAVASCRIPT,
+        _risk("any", 0.05, "any", rb":\s{0,3}any\b|\bas\s{1,3}any\b"),
     ],
     "dart": [
-        ("no-verify", 1.0, r"\bbadCertificateCallback\b[^\n]{0,120}=>\s{0,3}true\b"),
-        ("shell", 0.8, r"\brunInShell\s{0,3}:\s{0,3}true\b"),
-        ("print", 0.05, r"(?<![\w.])print\s{0,3}\("),
+        _risk("no-verify", 1.0, "badCertificateCallback", rb"\bbadCertificateCallback\b[^\n]{0,120}=>\s{0,3}true\b"),
+        _risk("shell", 0.8, "runInShell", rb"\brunInShell\s{0,3}:\s{0,3}true\b"),
+        _risk("print", 0.05, "print", rb"(?<![\w.])print\s{0,3}\("),
     ],
 }
-_RULES["typescript"] = [
-    *_RULES["javascript"],
-    ("any", 0.05, r":\s{0,3}any\b|\bas\s{1,3}any\b"),
-    ("ignore", 0.3, r"@ts-ignore"),
-]
+_NOT_NEWLINE = re.compile(rb"[^\n]")
 
 
 def find_risks(
     language: str, data: bytes, comments: Sequence[tuple[int, int]], strings: Sequence[tuple[int, int]]
 ) -> list[tuple[str, float, int]]:
-    """Return (rule, severity, line from 1) for each risky place; spans are byte spans."""
-    bare = _blank(data, comments)
-    code = _blank(bare, strings, keep=1)
-    found = [(m.lastgroup or "", m.start()) for m in _compiled(language).finditer(code.decode("latin-1"))]
-    found += [(m.lastgroup or "", m.start()) for m in _compiled("").finditer(bare.decode("latin-1"))]
-    severities = {_key(rule): (rule, severity) for rule, severity, _ in [*_RULES[language], *_EVERYWHERE]}
-    return [(*severities[key], data.count(b"\n", 0, at) + 1) for key, at in sorted(found, key=lambda hit: hit[1])]
+    """Return (rule, severity, line from 1) for each risky place, in the order of the file; spans are byte spans."""
+    without_comments = _blank(data, comments)
+    code = _blank(without_comments, strings, keep=1)
+    places = [*_search(_RULES[language], code), *_search(_CREDENTIALS, without_comments)]
+    return [(risk.rule, risk.severity, data.count(b"\n", 0, at) + 1) for at, risk in sorted(places, key=lambda p: p[0])]
 
 
-@cache
-def _compiled(language: str) -> re.Pattern[str]:
-    rules = _RULES.get(language, _EVERYWHERE)
-    flags = "(?i)" if rules is _EVERYWHERE else ""
-    return re.compile(flags + "|".join(f"(?P<{_key(rule)}>{_bare(p)})" for rule, _, p in rules), re.MULTILINE)
-
-
-def _key(rule: str) -> str:
-    return rule.replace("-", "_")
-
-
-def _bare(pattern: str) -> str:
-    return pattern.removeprefix("(?i)").removeprefix("(?m)")
+def _search(risks: Sequence[Risk], code: bytes) -> list[tuple[int, Risk]]:
+    due = (risk for risk in risks if any(word in code for word in risk.words))
+    return [(found.start(), risk) for risk in due for found in risk.pattern.finditer(code)]
 
 
 def _blank(data: bytes, spans: Sequence[tuple[int, int]], keep: int = 0) -> bytes:
-    """Return the data with the spans' characters made blanks, newlines and `keep` bytes at each end excepted."""
+    """Return the data with the spans' bytes made blanks, but for newlines and the `keep` bytes at each end."""
     blanked = bytearray(data)
     for start, end in spans:
-        inner = data[start + keep : end - keep]
-        blanked[start + keep : start + keep + len(inner)] = _BLANKS.sub(b" ", inner)
+        if end - start > 2 * keep:
+            blanked[start + keep : end - keep] = _NOT_NEWLINE.sub(b" ", data[start + keep : end - keep])
     return bytes(blanked)
-
-
-_BLANKS = re.compile(rb"[^\n]")

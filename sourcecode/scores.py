@@ -68,11 +68,11 @@ def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
     function_lines = _weighted_mean([(f.num_lines, f.num_lines) for f in measures.functions if f.num_lines > 1])
     defined_share = _share(len(measures.defined_rows), measures.num_rows)
     rating = _mean(
-        (0.2, _fall(num_code_lines, good=25, bad=0)),  # a handful of lines shows no structure
-        (0.2, _fall(defined_share, good=0.8, bad=0.1)),
-        (0.25, _fall(function_lines, good=15, bad=110) if measures.functions else 0.3),
-        (0.15, _fall(long_share, good=0.0, bad=0.15)),
-        (0.2, _fall(repeated_share, good=0.02, bad=0.3)),
+        (0.2, _fall(num_code_lines, good=60, bad=0)),  # a handful of lines shows no structure
+        (0.2, _fall(defined_share, good=0.95, bad=0.3)),
+        (0.25, _fall(function_lines, good=10, bad=80) if measures.functions else 0.2),
+        (0.15, _fall(long_share, good=0.0, bad=0.1)),
+        (0.2, _fall(repeated_share, good=0.0, bad=0.2)),
     )
     return {
         "rating": rating,
@@ -87,14 +87,15 @@ def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
 
 def _rate_documentation(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
     rows = measures.comment_rows | measures.docstring_rows
-    comment_share = _share(len(rows), sum(bool(line.strip()) for line in lines))
+    filled = [row for row, line in enumerate(lines) if line.strip()]
+    comment_share = _share(len(rows.intersection(filled)), len(filled))
     dead_share = _measure_dead_code(measures, lines)
     coverage = _share(measures.num_public_documented, measures.num_public)
     # Nothing public to document: the comments have to speak for the file.
-    density = min(_fall(comment_share, good=0.15, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))
+    density = min(_fall(comment_share, good=0.25, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))
     if not measures.num_public:
         coverage = 0.6 * density
-    rating = _mean((0.55, coverage), (0.15, float(measures.has_header)), (0.3, density))
+    rating = _mean((0.6, coverage), (0.15, float(measures.has_header)), (0.25, density))
     return {
         "rating": rating * (1 - min(1.0, 4 * dead_share)),
         "documented_share": round(coverage, 3),
@@ -110,14 +111,14 @@ def _rate_complexity(measures: Measures) -> dict[str, Any]:
     paths = _weighted_mean([(1 + f.num_branches, _weight(f)) for f in functions])
     nesting = _weighted_mean([(f.max_nesting, _weight(f)) for f in functions])
     parameters = _weighted_mean([(f.num_parameters, 1) for f in measures.functions])
-    factors = [(0.5, _fall(paths, good=3, bad=22)), (0.35, _fall(nesting, good=1, bad=5))]
+    factors = [(0.5, _fall(paths, good=2, bad=15)), (0.35, _fall(nesting, good=0.5, bad=4))]
     if measures.functions:
-        factors.append((0.15, _fall(parameters, good=3, bad=8)))
+        factors.append((0.15, _fall(parameters, good=2, bad=7)))
     rating = _mean(*factors)
     # Without a single branch nothing difficult was mastered: neither good nor bad.
     has_branches = any(f.num_branches for f in functions)
     return {
-        "rating": rating if has_branches else 0.6 * rating,
+        "rating": rating if has_branches else 0.5 * rating,
         "mean_paths": round(paths, 2),
         "mean_nesting": round(nesting, 2),
         "mean_parameters": round(parameters, 2),
@@ -128,7 +129,7 @@ def _rate_complexity(measures: Measures) -> dict[str, Any]:
 def _rate_naming(language: str, measures: Measures) -> dict[str, Any]:
     telling, num_names = rate_names(measures.names)
     conventional = rate_conventions(language, measures.function_names, measures.type_names)
-    rating = _mean((0.75, _fall(telling, good=0.92, bad=0.5)), (0.25, conventional))
+    rating = _mean((0.8, _fall(telling, good=0.98, bad=0.6)), (0.2, conventional))
     return {
         "rating": rating,
         "telling_share": round(telling, 3),

@@ -9,8 +9,7 @@ import re
 _RULES: dict[str, tuple[tuple[str, ...], str]] = {
     "private-key": (
         ("PRIVATE KEY",),
-        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----"
-        r"\s{0,4}(?:\\n|[\"'+\s]){0,12}[A-Za-z0-9+/=]{32}",
+        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,2}PRIVATE KEY(?: BLOCK)?-----(?:\\n|[\"'+\s]){0,16}[A-Za-z0-9+/=]{32}",
     ),
     "aws-access-key": (("AKIA", "ASIA", "ABIA", "ACCA"), r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b"),
     "github-token": (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{36}\b"),
@@ -48,7 +47,7 @@ RULES = tuple(_RULES)
 
 def find_secrets(text: str) -> list[tuple[str, int, int]]:
     """Return (rule, start, end) of each secret, in the order of the text; the value itself stays where it is."""
-    found = []
+    found: list[tuple[str, int, int]] = []
     for rule, (words, pattern) in _COMPILED.items():
         if any(word in text for word in words):
             found.extend((rule, hit.start(), hit.end()) for hit in pattern.finditer(text) if not _is_shown(hit[0]))

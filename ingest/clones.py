@@ -1,0 +1,101 @@
+"""A git repository as a tree of files: cloned bare and shallow, never checked out. Runs in the child process alone.
+
+GitPython is used here and nowhere else, for the life of one repository: it leaks, and it parses what strangers wrote.
+"""
+
+from pathlib import Path
+
+import git
+
+from ingest.entries import Entry, SourceFailed, show_path, too_many_files
+
+_CLONE_OPTIONS = ("--bare", "--depth=1", "--single-branch", "--no-tags", "--no-local", "--quiet")
+_MAX_LISTING_BYTES = 256 * 1024 * 1024
+_CHUNK_BYTES = 1 << 16
+_LINK_MODE, _GITLINK_MODE, _EXECUTABLE_MODE = b"120000", b"160000", b"100755"
+
+# What git and the servers say when trying again would not help.
+_PERMANENT = {
+    "not_found": (
+        "not found",
+        "does not exist",
+        "does not appear to be a git repository",
+        "no such file",
+        "error: 404",
+    ),
+    "no_access": (
+        "authentication failed",
+        "could not read username",
+        "terminal prompts disabled",
+        "error: 403",
+        "error: 401",
+    ),
+    "protocol": ("transport '", "not allowed", "protocol"),
+    "corrupt": ("fsck error", "unterminated header", "invalid index-pack", "bad tree", "badtree", "missingspace"),
+}
+
+
+class Clone:
+    """The newest commit of a repository, cloned for this visit."""
+
+    def __init__(self, url: str, path: Path, *, max_file_bytes: int, max_entries: int) -> None:
+        self._max_entries = max_entries
+        options = [*_CLONE_OPTIONS, f"--filter=blob:limit={max_file_bytes + 1}"]
+        try:
+            self._repo = git.Repo.clone_from(url, path, multi_options=options)
+        except git.GitCommandError as error:
+            raise _explain(error) from error
+        except git.UnsafeProtocolError as error:
+            raise SourceFailed("protocol", "git would run a program for this URL", is_permanent=True) from error
+        try:
+            self.head: str | None = self._repo.git.rev_parse("--verify", "HEAD^{commit}")
+        except git.GitCommandError as error:
+            raise SourceFailed("empty", "the repository has no commit", is_permanent=True) from error
+
+    def list_entries(self) -> list[Entry]:
+        """Return the files of the commit; a tree that unfolds without end is given up at the limit."""
+        process = self._repo.git.ls_tree("-r", "-l", "-z", "--full-tree", self.head, as_process=True)
+        entries: list[Entry] = []
+        rest, num_bytes = b"", 0
+        while chunk := process.stdout.read(_CHUNK_BYTES):
+            *lines, rest = (rest + chunk).split(b"\0")
+            entries.extend(map(_parse_line, lines))
+            num_bytes += len(chunk)
+            if len(entries) > self._max_entries or num_bytes > _MAX_LISTING_BYTES:
+                raise too_many_files(self._max_entries)
+        process.wait()
+        return entries
+
+    def read(self, entry: Entry) -> bytes | None:
+        """Return a blob's bytes; None when the filter or a broken server left it out."""
+        try:
+            _, kind, _, data = self._repo.git.get_object_data(entry.oid)
+        except ValueError:
+            return None
+        return bytes(data) if kind == "blob" else None
+
+    def close(self) -> None:
+        """End the git processes that serve the reads."""
+        self._repo.close()
+
+
+def _parse_line(line: bytes) -> Entry:
+    meta, _, raw_path = line.partition(b"\t")
+    mode, _, oid, size = meta.split()
+    path, is_text = show_path(raw_path)
+    reason = None if is_text else "path_encoding"
+    if mode in (_LINK_MODE, _GITLINK_MODE):
+        reason = "symlink" if mode == _LINK_MODE else "gitlink"
+    elif not size.isdigit():
+        # A blob that the size filter of the clone left on the server.
+        reason = "too_large"
+    num_bytes = int(size) if size.isdigit() else 0
+    return Entry(path, num_bytes, oid.decode(), is_executable=mode == _EXECUTABLE_MODE, reason=reason)
+
+
+def _explain(error: git.GitCommandError) -> SourceFailed:
+    said = " ".join(str(error.stderr).split())[-400:]
+    for reason, phrases in _PERMANENT.items():
+        if any(phrase in said.lower() for phrase in phrases):
+            return SourceFailed(reason, said, is_permanent=True)
+    return SourceFailed("clone_failed", said, is_permanent=False)

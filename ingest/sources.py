@@ -1,0 +1,123 @@
+"""What an operator may name as a source, in one canonical form, so that adding it twice is adding it once."""
+
+import re
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+_PORTS = {"http": 80, "https": 443}
+_SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_.~+-]{1,100}")
+
+
+class SourceError(Exception):
+    """A source that cannot be used; the message names it and says what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place of files: `source` is a URL or an absolute path, `kind` is git or folder."""
+
+    source: str
+    kind: str
+    name: str
+    host: str | None = None
+    owner: str | None = None
+    licence: str | None = None
+
+
+def standard_library() -> Source:
+    """Return the running Python's standard library: real code that every machine has."""
+    path = Path(sysconfig.get_path("stdlib")).resolve()
+    return Source(source=str(path), kind="folder", name=_standard_library_name(), owner="python", licence="PSF-2.0")
+
+
+def normalise_source(text: str) -> Source:
+    """Return the source that a person named by a folder, a local git repository or a git URL.
+
+    Raises:
+        SourceError: it does not exist, or its form is not supported.
+    """
+    if text.startswith("file://"):
+        return _local_source(Path(unquote(urlsplit(text).path)))
+    if _SCP_LIKE.match(text) or text.startswith(("ssh://", "git://", "git@")):
+        raise SourceError(f"{_shown(text)}: only https, http and local sources are read; use the https:// address")
+    if "://" in text or "::" in text:
+        return _remote_source(text)
+    return _local_source(Path(text).expanduser())
+
+
+def source_key(source: str) -> str:
+    """Return the part of a split unit's name that stands for the source; the same on every machine where it can be."""
+    library = standard_library()
+    return library.name if source == library.source else source.partition("://")[2] or source
+
+
+def _local_source(path: Path) -> Source:
+    if not path.exists():
+        raise SourceError(
+            f"{_shown(str(path))}: no such folder; name an existing folder, git repository or https:// URL"
+        )
+    if not path.is_dir():
+        raise SourceError(
+            f"{_shown(str(path))}: not a folder; name the folder or git repository that contains the file"
+        )
+    path = path.resolve()
+    library = standard_library()
+    if str(path) == library.source:
+        return library
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(f"{_shown(str(path))}: the path is not valid UTF-8; rename it") from error
+    kind = "git" if is_git_repository(path) else "folder"
+    return Source(source=str(path), kind=kind, name=path.name.removesuffix(".git") or "root")
+
+
+def is_git_repository(path: Path) -> bool:
+    """Say whether a folder is the top of a work tree, or a bare repository; nothing of it is run or read by git."""
+    is_bare = (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
+    return (path / ".git").exists() or is_bare
+
+
+def _remote_source(text: str) -> Source:
+    url = urlsplit(text)
+    if url.scheme not in _PORTS or not url.hostname:
+        raise SourceError(f"{_shown(text)}: not a git URL that is read here; use https://host/owner/name")
+    if url.username or url.password:
+        raise SourceError(f"{url.scheme}://…@{url.hostname}: credentials do not belong into a source; remove them")
+    parts = [part for part in unquote(url.path).split("/") if part]
+    if not parts or url.query or url.fragment or not all(map(_is_safe, parts)):
+        raise SourceError(f"{_shown(text)}: not the address of a repository; use https://host/owner/name")
+    parts[-1] = parts[-1].removesuffix(".git")
+    if url.hostname == "github.com":
+        # GitHub does not tell letter cases apart, and pages below a repository name the repository.
+        parts = [part.lower() for part in parts[:2]]
+    return Source(
+        source=f"{url.scheme}://{_host(url)}/{'/'.join(parts)}",
+        kind="git",
+        host=_host(url),
+        owner=parts[-2] if len(parts) > 1 else None,
+        name=parts[-1],
+    )
+
+
+def _host(url: SplitResult) -> str:
+    host = (url.hostname or "").lower()
+    is_usual = url.port is None or url.port == _PORTS[url.scheme]
+    return host if is_usual else f"{host}:{url.port}"
+
+
+def _is_safe(part: str) -> bool:
+    return _SAFE_NAME.fullmatch(part) is not None and not part.startswith("-") and part not in (".", "..")
+
+
+def _standard_library_name() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _shown(text: str) -> str:
+    printable = text.encode("utf-8", "backslashreplace").decode()
+    return printable if len(printable) <= 200 else printable[:200] + "…"

@@ -1,0 +1,144 @@
+"""What the child does with one source: list, gate, read, judge, report. No decision here outlives the visit."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from ingest.entries import Entry, Tree
+from ingest.judge import Judgement, judge_file
+from ingest.messages import Accepted, Ended, Listed, Message, Refused
+from ingest.units import count_units
+from sourcecode.filters import decode, judge_size
+from sourcecode.fingerprints import blob_oid
+from sourcecode.languages import detect_language
+from sourcecode.licences import detect_licence, is_licence_name
+from sourcecode.limits import Limits
+from sourcecode.paths import judge_path
+from sourcecode.scores import SCORER_VERSION
+
+_MAX_LICENCE_FILES = 8
+_MAX_LICENCE_BYTES = 200_000
+# These are counted, not listed: a row for each picture and each text file would drown the others.
+_ONLY_COUNTED = frozenset({"language"})
+
+
+class Visit:
+    """One pass over one tree; every file ends in exactly one of accepted, refused, unchanged."""
+
+    def __init__(
+        self, tree: Tree, limits: Limits, *, known: dict[str, str], licence: str | None, say: Callable[[Message], None]
+    ) -> None:
+        self._tree, self._limits, self._known, self._say = tree, limits, known, say
+        self._licence = licence
+        self._evidence = "named by the operator" if licence else ""
+        self._refusals: Counter[str] = Counter()
+        self._num_unchanged = self._num_bytes = 0
+        self.stages: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Report every file, then the sum."""
+        with self._stage("list"):
+            entries = self._tree.list_entries()
+            candidates = [entry for entry in entries if self._gate(entry)]
+            units = count_units(entry.path for entry in candidates)
+        self._say(
+            Listed(head=self._tree.head, num_entries=len(entries), num_candidates=len(candidates), num_units=units)
+        )
+        self._find_licence(entries)
+        for entry in candidates:
+            self._look_at(entry)
+        self._say(self._sum_up(entries))
+
+    def _gate(self, entry: Entry) -> bool:
+        """Refuse what need not be read: by kind, path and size."""
+        refusal = (entry.reason, None) if entry.reason else judge_path(entry.path, self._limits)
+        if refusal is None and "." not in entry.path.rpartition("/")[2] and not entry.is_executable:
+            refusal = ("language", "no extension")
+        refusal = refusal or judge_size(entry.num_bytes, self._limits)
+        if refusal:
+            self._refuse(entry, entry.oid, refusal[0] or "", refusal[1])
+        return refusal is None
+
+    def _look_at(self, entry: Entry) -> None:
+        if entry.oid and self._known.get(entry.path) == entry.oid:
+            self._num_unchanged += 1
+            return
+        with self._stage("read"):
+            data = self._tree.read(entry)
+        if data is None:
+            self._refuse(entry, entry.oid, "unreadable", None)
+            return
+        oid = entry.oid or blob_oid(data)
+        if self._known.get(entry.path) == oid:
+            self._num_unchanged += 1
+            return
+        self._num_bytes += len(data)
+        with self._stage("judge"):
+            judgement = judge_file(entry.path, data, self._limits, licence=self._licence)
+        self._report(entry, oid, judgement)
+
+    def _report(self, entry: Entry, oid: str, judgement: Judgement) -> None:
+        if judgement.text is None or judgement.language is None or judgement.score is None:
+            self._refuse(entry, oid, judgement.reason or "", judgement.detail)
+            return
+        with self._stage("report"):
+            self._say(
+                Accepted(
+                    path=entry.path,
+                    oid=oid,
+                    num_bytes=entry.num_bytes,
+                    language=judgement.language,
+                    text=judgement.text,
+                    score=judgement.score,
+                    detail={"components": judgement.components, "details": judgement.details},
+                    scorer_version=SCORER_VERSION,
+                    licence=judgement.licence,
+                )
+            )
+
+    def _refuse(self, entry: Entry, oid: str, reason: str, detail: str | None) -> None:
+        self._refusals[reason] += 1
+        # A symbolic link or a picture is no loss; what might have been code is listed with its reason.
+        is_listed = reason not in _ONLY_COUNTED and (detect_language(entry.path) or entry.path.endswith("/"))
+        if is_listed:
+            self._say(
+                Refused(path=entry.path, oid=oid, num_bytes=entry.num_bytes, reason=reason, detail=(detail or "")[:500])
+            )
+
+    def _find_licence(self, entries: Sequence[Entry]) -> None:
+        if self._licence:
+            return
+        with self._stage("licence"):
+            files = [
+                e for e in entries if is_licence_name(e.path) and not e.reason and e.num_bytes < _MAX_LICENCE_BYTES
+            ]
+            texts = {entry.path: self._read_text(entry) for entry in files[:_MAX_LICENCE_FILES]}
+            self._licence, self._evidence = detect_licence(texts)
+
+    def _read_text(self, entry: Entry) -> str:
+        try:
+            return decode(self._tree.read(entry) or b"")
+        except UnicodeDecodeError:
+            return ""
+
+    def _sum_up(self, entries: Sequence[Entry]) -> Ended:
+        listed = {entry.path for entry in entries}
+        return Ended(
+            head=self._tree.head,
+            licence=self._licence,
+            licence_evidence=self._evidence[:500],
+            refusals=dict(self._refusals),
+            num_unchanged=self._num_unchanged,
+            num_bytes=self._num_bytes,
+            vanished=[path for path in self._known if path not in listed],
+            stages={name: round(seconds, 4) for name, seconds in self.stages.items()},
+        )
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
