@@ -13,7 +13,7 @@ from typing import Any, get_origin
 
 import click
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -154,14 +154,17 @@ def load_settings() -> Settings:
 
 def _describe(detail: Any) -> str:
     """Return one line on one wrong value, without the value where it is a secret."""
+    section, name = str(detail["loc"][0]), str(detail["loc"][-1])
     place = ".".join(str(part) for part in detail["loc"])
-    field = (
-        SECTIONS[detail["loc"][0]].model_fields.get(str(detail["loc"][-1])) if detail["loc"][0] in SECTIONS else None
-    )
-    secret = field is not None and "SecretStr" in str(field.annotation or SecretStr)
-    given = "" if secret or detail["type"] in ("missing", "extra_forbidden") else f" (given: {detail['input']!r})"
-    variable = f" [{PREFIX}{str(detail['loc'][-1]).upper()}]" if field is not None else ""
-    return f"{place}{variable}: {detail['msg']}{given}"
+    fields = {**Settings.model_fields, **(SECTIONS[section].model_fields if section in SECTIONS else {})}
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, fields, n=1)
+        return f"{place}: there is no such setting{f'; is it {close[0]}?' if close else ''}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if name not in fields or detail["type"] == "value_error":
+        return f"{place}: {message}"  # our own messages name the value themselves
+    given = "" if "SecretStr" in str(fields[name].annotation) else f" (given: {detail['input']!r})"
+    return f"{place} [{PREFIX}{name.upper()}]: {message}{given}"
 
 
 class _LazyGroup(click.Group):

@@ -1,0 +1,43 @@
+"""What holds for the tree as a whole: where names resolve, what importing costs, what the front door offers."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("daemon", "ingest", "schema", "monitoring", "sourcecode", "codelupe")
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_each_package_name_resolves_to_this_tree(name):
+    # PyPI has packages called `schema` and `python-daemon`: ours must win.
+    found = Path(importlib.import_module(name).__file__ or "")
+
+    assert found.is_relative_to(ROOT)
+
+
+def test_the_control_half_imports_nothing_of_the_torch_stack():
+    modules = "codelupe, daemon.service, daemon.reports, daemon.models, daemon.commands, ingest.commands, schema.commands"
+    heavy = "{'torch', 'transformers', 'peft', 'bitsandbytes', 'accelerate', 'wandb'}"
+    script = f"import {modules}, sys, json; print(json.dumps(sorted({heavy} & set(sys.modules))))"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "up", "db", "audit", "ingest", "ingest add", "daemon", "daemon run", "train", "why", "runs show", "models", "plan", "complete"],
+)
+def test_every_command_explains_itself(command):
+    done = subprocess.run(
+        [sys.executable, "-m", "codelupe", *command.split(), "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage:")
