@@ -1,0 +1,61 @@
+"""What every test may use: a throw-away PostgreSQL of our own launcher, and a fresh database in it."""
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, make_url
+
+from schema.database import create_engine, upgrade
+from schema.embedded import open_server
+
+_TEMPLATE = "codelupe_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A server of this test process (of each xdist worker) alone; call it with a database's name for its URL."""
+    home = tmp_path_factory.mktemp("postgres")
+    options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+    with open_server(home, purpose="tests", options=options, grace_s=0.0) as server:
+        url = make_url(server.url)
+        yield lambda database: url.set(database=database).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def empty_database(postgres: Callable[[str], str]) -> Callable[..., str]:
+    """Call it for the URL of a new database, a copy of `template` where that is given."""
+    admin = make_url(postgres("postgres")).set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def create(template: str = "template1", name: str | None = None) -> str:
+        name = name or f"test_{next(_numbers)}"
+        with psycopg.connect(admin, autocommit=True) as conn:
+            conn.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return postgres(name)
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def migrated_template(empty_database: Callable[..., str]) -> str:
+    """The name of a database that was migrated once, to copy from."""
+    engine = create_engine(empty_database(name=_TEMPLATE), application_name="tests")
+    upgrade(engine)
+    engine.dispose()
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(empty_database: Callable[..., str], migrated_template: str) -> str:
+    """A fresh, migrated database."""
+    return empty_database(migrated_template)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the fresh database."""
+    engine = create_engine(database_url, application_name="tests")
+    yield engine
+    engine.dispose()
