@@ -1,0 +1,147 @@
+"""`codelupe db` and `codelupe audit`, and how every command gets its engine."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import sqlalchemy as sa
+
+from schema.audit import AuditReport
+from schema.audit import audit as audit_rows
+from schema.config import DatabaseSettings
+from schema.database import check_revision, create_engine, upgrade
+from schema.embedded import open_server, server_status, stop_server
+
+
+class HasDatabase(Protocol):
+    """What these commands need of the settings."""
+
+    @property
+    def home(self) -> Path:
+        """The folder of all data."""
+
+    @property
+    def database(self) -> DatabaseSettings:
+        """The database section."""
+
+
+@contextmanager
+def open_engine(settings: HasDatabase, *, application_name: str = "codelupe") -> Iterator[sa.Engine]:
+    """Yield an engine on the configured server, or on the embedded one, which then runs at least as long.
+
+    Only the embedded database is upgraded on the way; another server's is its operator's to upgrade.
+
+    Raises:
+        RevisionMismatch: the tables are not of this code's revision. EmbeddedError: the server does not start.
+    """
+    with _open_unchecked(settings, application_name) as engine:
+        if settings.database.database_url is None:
+            upgrade(engine)
+        check_revision(engine)
+        yield engine
+
+
+@click.group()
+def db() -> None:
+    """Run the embedded database, and bring the tables up to date."""
+
+
+@db.command()
+@click.pass_obj
+def start(settings: HasDatabase) -> None:
+    """Start the embedded database and keep it running without clients."""
+    _refuse_foreign(settings)
+    with open_server(settings.home, postgres_bin=settings.database.postgres_bin, pinned=True, purpose="codelupe db"):
+        with open_engine(settings):
+            pass
+        click.echo(_fetch_url(settings))
+
+
+@db.command()
+@click.pass_obj
+def stop(settings: HasDatabase) -> None:
+    """Stop the embedded database; refused while something uses it."""
+    _refuse_foreign(settings)
+    click.echo("stopped" if stop_server(settings.home) else "was not running", err=True)
+
+
+@db.command("upgrade")
+@click.pass_obj
+def upgrade_command(settings: HasDatabase) -> None:
+    """Bring the tables to this version's revision."""
+    with _open_unchecked(settings, "codelupe") as engine:
+        applied = upgrade(engine)
+    click.echo(f"applied {', '.join(applied)}" if applied else "the tables are up to date", err=True)
+
+
+@db.command()
+@click.pass_obj
+def url(settings: HasDatabase) -> None:
+    """Print the database's URL, for psql and the like; it may contain a password."""
+    click.echo(_fetch_url(settings))
+
+
+@click.command("audit")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_context
+def audit(context: click.Context, as_json: bool) -> None:
+    """Prove that every row is accounted for; exit with 1 and name the rows where it does not add up."""
+    with open_engine(context.obj) as engine, engine.connect() as conn:
+        report = audit_rows(conn)
+    click.echo(report.to_json() if as_json else "\n".join(_describe(report)))
+    if report.rows_unaccounted:
+        context.exit(1)
+
+
+def _describe(report: AuditReport) -> Iterator[str]:
+    yield f"rows         {report.rows_total}"
+    for line, states in report.by_line.items():
+        yield f"line {line}"
+        yield from (f"  {state:<11}{num}" for state, num in states.items())
+    yield f"unaccounted  {report.rows_unaccounted}"
+    yield from (f"  {problem}: {num}" for problem, num in report.problems.items())
+    yield from map(_describe_row, report.unaccounted)
+    if report.rows_unaccounted > len(report.unaccounted):
+        yield f"  … and {report.rows_unaccounted - len(report.unaccounted)} more"
+
+
+def _describe_row(row: dict[str, Any]) -> str:
+    where = f"{row['repository']} {row['file_path']}" if row["file_path"] else "stored nowhere"
+    run = "" if row["run"] is None else f", run {row['run']}"
+    return f"  {row['line']}: {row['item_kind']} {row['item_id']}: {row['problem']}{run} ({where})"
+
+
+@contextmanager
+def _open_unchecked(settings: HasDatabase, application_name: str) -> Iterator[sa.Engine]:
+    with ExitStack() as stack:
+        if settings.database.database_url is not None:
+            server_url = settings.database.database_url.get_secret_value()
+        else:
+            binaries = settings.database.postgres_bin
+            server = stack.enter_context(open_server(settings.home, postgres_bin=binaries, purpose=application_name))
+            server_url = server.url
+        engine = create_engine(
+            server_url,
+            application_name=application_name,
+            pool_size=settings.database.pool_size,
+            statement_timeout_s=settings.database.statement_timeout_s,
+        )
+        stack.callback(engine.dispose)
+        yield engine
+
+
+def _fetch_url(settings: HasDatabase) -> str:
+    if settings.database.database_url is not None:
+        found = settings.database.database_url.get_secret_value()
+    elif (status := server_status(settings.home)) is not None:
+        found = status.url
+    else:
+        raise click.ClickException("the embedded database is not running: `codelupe db start` starts it")
+    return sa.make_url(found).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _refuse_foreign(settings: HasDatabase) -> None:
+    if settings.database.database_url is not None:
+        raise click.ClickException("CODELUPE_DATABASE_URL names a server that is not codelupe's to start or stop")
