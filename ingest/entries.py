@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class SourceFailed(Exception):  # noqa: N818
+class SourceFailed(Exception):
     """A source that cannot be visited; `reason` is one short word for row, log and metric."""
 
     def __init__(self, reason: str, detail: str, *, is_permanent: bool) -> None:

@@ -1,0 +1,67 @@
+"""The child process that handles one source: `python -m ingest.child`.
+
+A job comes on standard input, messages go to standard output, the log to standard error.
+"""
+
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import BinaryIO
+
+from ingest.box import die_with_parent, enter_box
+from ingest.clones import Clone
+from ingest.entries import SourceFailed, Tree
+from ingest.folders import Folder
+from ingest.messages import Failed, Job, Message
+from ingest.visits import Visit
+from sourcecode.limits import Limits
+
+
+def main() -> None:
+    """Read the job, enter the box, visit the source."""
+    control = sys.stdin.buffer
+    job = Job.model_validate_json(control.readline())
+    die_with_parent(control)
+    settings = job.settings
+    enter_box(cpu_s=settings["cpu_s"], memory_bytes=settings["memory_bytes"], file_bytes=settings["file_bytes"])
+    # Whatever prints to standard output by mistake must not be read as a message.
+    messages = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    _run(job, messages)
+    messages.flush()
+    # The interpreter's own end would wait for git processes that nobody needs any more.
+    os._exit(0)
+
+
+def _run(job: Job, messages: BinaryIO) -> None:
+    def say(message: Message) -> None:
+        messages.write(message.model_dump_json().encode() + b"\n")
+
+    try:
+        limits = Limits(**{**job.limits, "languages": tuple(job.limits["languages"])})
+        start = time.perf_counter()
+        tree = _open_tree(job, limits)
+        visit = Visit(tree, limits, known=job.known, licence=job.licence, say=say)
+        visit.stages["clone"] = time.perf_counter() - start
+        visit.run()
+    except SourceFailed as error:
+        say(Failed(reason=error.reason, detail=error.detail[:500], is_permanent=error.is_permanent))
+    except MemoryError:
+        say(Failed(reason="out_of_memory", detail="the memory limit was reached", is_permanent=False))
+    except Exception as error:  # noqa: BLE001 - the edge of the child: the worker retries, and the log has the place
+        traceback.print_exc()
+        say(Failed(reason="exception", detail=f"{type(error).__name__}"[:500], is_permanent=False))
+
+
+def _open_tree(job: Job, limits: Limits) -> Tree:
+    max_entries = job.settings["max_entries"]
+    if job.kind == "folder":
+        return Folder(job.source, max_entries=max_entries)
+    path = Path(job.scratch) / "clone.git"
+    return Clone(job.source, path, max_file_bytes=limits.max_file_bytes, max_entries=max_entries)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""`codelupe ingest`: queue sources, work through them, see the queue, explain a judgement."""
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+import sqlalchemy as sa
+
+from ingest.config import Settings
+from ingest.judge import judge_file
+from ingest.sources import Source, SourceError, normalise_source, standard_library
+from ingest.worker import work as run_worker
+from monitoring.health import Facts, assess, ready
+from monitoring.progress import Progress
+from monitoring.server import create_app, serve
+from schema.commands import open_engine
+from schema.database import is_outage
+from schema.repositories import add_source, fetch_queue_counts, fetch_repositories
+
+_MAX_SILENCE_S = 30.0
+_NUM_SHOWN = 20
+_COMPONENT_WIDTH = 15
+
+
+@click.group()
+def ingest() -> None:
+    """Fill the tables with source code."""
+
+
+@ingest.command()
+@click.argument("sources", nargs=-1)
+@click.option("--licence", help="SPDX expression that these sources are under, for example MIT.")
+@click.option("--stdlib", is_flag=True, help="Add the running Python's standard library.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Higher ones are handled first.")
+@click.pass_obj
+def add(settings: Settings, sources: tuple[str, ...], licence: str | None, stdlib: bool, priority: int) -> None:
+    """Queue SOURCES: local folders, local git repositories, https:// or http:// git URLs.
+
+    A source that is there already is visited again, and adds what has changed.
+    """
+    found = _normalise(sources, stdlib=stdlib)
+    with open_engine(settings) as engine, engine.begin() as conn:
+        for source in found:
+            is_new = queue_source(conn, source, licence=licence, priority=priority)
+            click.echo(f"{'added' if is_new else 'queued again'}: {source.kind} {source.source}", err=True)
+
+
+def queue_source(conn: sa.Connection, source: Source, *, licence: str | None = None, priority: int = 0) -> bool:
+    """Queue one source; return whether it is new. `licence` goes before the one that is known of it."""
+    _, is_new = add_source(
+        conn,
+        source=source.source,
+        kind=source.kind,
+        host=source.host,
+        owner=source.owner,
+        name=source.name,
+        licence=licence or source.licence,
+        priority=priority,
+    )
+    return is_new
+
+
+@ingest.command()
+@click.option("--drain", is_flag=True, help="End when nothing is queued any more.")
+@click.option("--no-server", is_flag=True, help="Serve no metrics.")
+@click.pass_obj
+def work(settings: Settings, drain: bool, no_server: bool) -> None:
+    """Handle queued sources until stopped."""
+    stop = threading.Event()
+    with (
+        open_engine(settings, application_name="codelupe ingest") as engine,
+        Progress(every_s=settings.monitoring.progress_every_s) as progress,
+        _stop_on_signals(stop),
+        serve_ingest(settings, engine, enabled=not no_server) as alive,
+    ):
+        run_worker(engine, settings.ingest, home=settings.home, stop=stop, once=drain, progress=progress, alive=alive)
+
+
+@ingest.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--limit", default=_NUM_SHOWN, show_default=True, help="Show this many sources at most.")
+@click.pass_obj
+def status(settings: Settings, as_json: bool, limit: int) -> None:
+    """Show the queue, the sources and why files were refused."""
+    with open_engine(settings) as engine, engine.begin() as conn:
+        report = fetch_status(conn, limit=limit)
+    click.echo(json.dumps(report, default=str) if as_json else "\n".join(_describe_status(report)))
+
+
+def fetch_status(conn: sa.Connection, *, limit: int = _NUM_SHOWN) -> dict[str, Any]:
+    """Return the queue's counts by state, the newest sources, and the reasons for refusal summed over them."""
+    rows = fetch_repositories(conn, limit=limit)
+    refusals: Counter[str] = Counter()
+    for row in rows:
+        refusals.update(row["refusals"])
+    shown = ("source", "kind", "state", "reason", "file_count", "code_lines", "quality_score", "licence", "refusals")
+    return {
+        "queue": fetch_queue_counts(conn),
+        "refusals": dict(refusals.most_common()),
+        "sources": [{key: row[key] for key in (*shown, "unit_level", "attempts", "visited_at")} for row in rows],
+    }
+
+
+@ingest.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--path", help="The file's path in its repository, for the rules about folders.  [default: its name]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.pass_obj
+def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> None:
+    """Say how FILE would be judged, and why: the same code as the worker's."""
+    report = judge_file(path or file.name, file.read_bytes(), settings.ingest.limits).to_json()
+    click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
+
+
+@contextmanager
+def serve_ingest(settings: Settings, engine: sa.Engine, *, enabled: bool = True) -> Iterator[Any]:
+    """Serve /health, /ready, /metrics and /status of ingest; yield what the worker calls as its sign of life."""
+    last = [time.monotonic()]
+
+    def alive() -> None:
+        last[0] = time.monotonic()
+
+    def facts() -> Facts:
+        is_up = _is_up(engine)
+        return Facts(database_up=is_up, silent_s=time.monotonic() - last[0], max_silent_s=_MAX_SILENCE_S, trains=False)
+
+    def show_status() -> dict[str, Any]:
+        with engine.begin() as conn:
+            return {"ingest": json.loads(json.dumps(fetch_status(conn), default=str))}
+
+    if not enabled:
+        yield alive
+        return
+    app = create_app(health=lambda: assess(facts()).to_json(), ready=lambda: ready(facts()), status=show_status)
+    monitoring = settings.monitoring
+    server = serve(app, monitoring.host, monitoring.ingest_port, port_setting="CODELUPE_INGEST_PORT")
+    try:
+        yield alive
+    finally:
+        server.close()
+
+
+def _normalise(sources: Sequence[str], *, stdlib: bool) -> list[Source]:
+    try:
+        found = [normalise_source(text) for text in sources]
+    except SourceError as error:
+        raise click.ClickException(str(error)) from error
+    found += [standard_library()] if stdlib else []
+    if not found:
+        raise click.UsageError("name at least one source, or --stdlib")
+    return found
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Set `stop` at SIGTERM and Ctrl-C; the handlers before come back afterwards."""
+
+    def handle(_: int, __: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_up(engine: sa.Engine) -> bool:
+    try:
+        with engine.connect() as conn:
+            conn.execute(sa.select(1))
+    except sa.exc.DBAPIError as error:
+        if is_outage(error):
+            return False
+        raise
+    return True
+
+
+def _describe_status(report: dict[str, Any]) -> Iterator[str]:
+    yield "queue: " + ", ".join(f"{num} {state}" for state, num in report["queue"].items())
+    for row in report["sources"]:
+        score = "" if row["quality_score"] is None else f", score {row['quality_score']:.0f}"
+        reason = f" ({row['reason']})" if row["reason"] else ""
+        yield f"  {row['state']:<8}{row['source']}: {row['file_count']} files{score}{reason}"
+    if report["refusals"]:
+        yield "refused: " + ", ".join(f"{num} {reason}" for reason, num in report["refusals"].items())
+
+
+def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:
+    yield f"{report['path']}: {report['language'] or 'no known language'}, licence {report['licence'] or 'not stated'}"
+    if not report["accepted"]:
+        yield f"refused: {report['reason']} ({report['detail']})"
+        return
+    yield f"accepted, score {report['score']:.1f} of 100"
+    for name, value in report["components"].items():
+        details = ", ".join(f"{key} {value}" for key, value in report["details"][name].items())
+        yield f"  {name:<{_COMPONENT_WIDTH}}{value:5.1f}  {details}"

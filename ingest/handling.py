@@ -1,0 +1,187 @@
+"""One claimed repository, from the child's first message to the row that says how the visit ended."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ingest.config import IngestSettings
+from ingest.entries import SourceFailed
+from ingest.keeping import Keeper, Tally
+from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused
+from ingest.sources import source_key, standard_library
+from ingest.supervision import Child, make_job
+from ingest.units import decide_level
+from schema.failpoints import hit
+from schema.files import exclude_files, fetch_known_files
+from schema.repositories import (
+    Claim,
+    StaleLease,
+    finish_repository,
+    renew_repository,
+    set_local_path,
+    set_unit_level,
+)
+from schema.visits import fetch_figures
+
+log = logging.getLogger(__name__)
+_RENEWALS_PER_LEASE = 3
+
+
+class Stopped(Exception):
+    """The worker was asked to stop: nothing is wrong with the repository."""
+
+
+@dataclass(slots=True)
+class Handled:
+    """What a visit that went well did."""
+
+    tally: Tally
+    stages: dict[str, float]
+    refusals: dict[str, int]
+    num_bytes: int
+    num_unchanged: int
+    num_vanished: int
+    num_files: int = 0
+    seconds: float = field(default=0.0)
+
+
+class Handler:
+    """The state of one visit on the worker's side."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        claim: Claim,
+        settings: IngestSettings,
+        *,
+        should_stop: Callable[[], bool],
+        show: Callable[[int, int], None],
+    ) -> None:
+        self._engine, self._claim, self._settings = engine, claim, settings
+        self._should_stop, self._show = should_stop, show
+        self._renewed = time.monotonic()
+        self._num_seen = self._num_candidates = 0
+        self._keeper: Keeper | None = None
+        # What was refused by its path is said before the tree is listed to its end.
+        self._early: list[Accepted | Refused] = []
+
+    def run(self, scratch: Path) -> Handled:
+        """Visit the source.
+
+        Raises:
+            SourceFailed: it cannot be visited. StaleLease: another worker has it. Stopped: we were asked to.
+        """
+        start = time.monotonic()
+        with self._engine.begin() as conn:
+            known = fetch_known_files(conn, self._claim.repository_id)
+            set_local_path(conn, self._claim, str(scratch) if self._claim.kind == "git" else None)
+        stored = {path: file_id for path, (_, file_id) in known.items() if file_id is not None}
+        job = self._make_job(scratch, {path: known[path][0] for path in stored})
+        ended = self._follow(job)
+        handled = self._finish(ended, [stored[path] for path in ended.vanished if path in stored])
+        handled.seconds = time.monotonic() - start
+        return handled
+
+    def _follow(self, job: Job) -> Ended:
+        with Child(job, self._settings) as child:
+            for message in child.read_messages():
+                self._stay_alive()
+                if isinstance(message, Listed):
+                    self._begin(message)
+                elif isinstance(message, Accepted | Refused):
+                    self._keep(message)
+                elif isinstance(message, Ended):
+                    return message
+                elif isinstance(message, Failed):
+                    raise SourceFailed(message.reason, message.detail, is_permanent=message.is_permanent)
+            raise child.explain_end()
+
+    def _begin(self, listed: Listed) -> None:
+        level = self._claim.unit_level
+        if level is None:
+            level = decide_level(listed.num_units, origin=self._claim.origin, min_units=self._settings.min_units)
+            with self._engine.begin() as conn:
+                set_unit_level(conn, self._claim, level)
+        self._num_candidates = listed.num_candidates
+        self._keeper = Keeper(
+            self._engine,
+            self._claim,
+            self._settings,
+            key=source_key(self._claim.source),
+            level=level,
+            commit=listed.head,
+        )
+        for message in self._early:
+            self._keeper.keep(message)
+        self._early.clear()
+
+    def _keep(self, message: Accepted | Refused) -> None:
+        if self._keeper is None:
+            self._early.append(message)
+        else:
+            self._keeper.keep(message)
+            self._num_seen += 1
+            self._show(self._num_seen, self._num_candidates)
+
+    def _finish(self, ended: Ended, vanished: list[int]) -> Handled:
+        """Save the last batch, take out what is gone, and record the visit."""
+        if self._keeper is None:
+            raise SourceFailed("child_broken", "it ended before it listed the source", is_permanent=False)
+        hit("ingest.before_save")
+        self._keeper.flush()
+        hit("ingest.after_save")
+        tally = self._keeper.tally
+        if not tally.num_accepted and not ended.num_unchanged and not vanished:
+            raise SourceFailed("nothing_accepted", _top_reasons(ended.refusals), is_permanent=True)
+        with self._engine.begin() as conn:
+            if vanished:
+                exclude_files(conn, vanished, "vanished")
+            figures = fetch_figures(conn, self._claim.repository_id)
+            hit("ingest.before_finish")
+            set_local_path(conn, self._claim, None)
+            finish_repository(
+                conn,
+                self._claim,
+                head_commit=ended.head,
+                licence=ended.licence,
+                licence_evidence=ended.licence_evidence,
+                quality_score=figures.mean_score,
+                code_lines=figures.num_lines,
+                file_count=figures.num_files,
+                refusals=ended.refusals,
+            )
+        tally.counts.update({("known", ""): ended.num_unchanged})
+        tally.counts.update({("refused", reason): num for reason, num in ended.refusals.items()})
+        return Handled(
+            tally=tally,
+            stages=ended.stages | {"save": round(tally.save_s, 4)},
+            refusals=ended.refusals,
+            num_bytes=ended.num_bytes,
+            num_unchanged=ended.num_unchanged,
+            num_vanished=len(vanished),
+            num_files=figures.num_files,
+        )
+
+    def _stay_alive(self) -> None:
+        if self._should_stop():
+            raise Stopped
+        if time.monotonic() - self._renewed < self._settings.lease_s / _RENEWALS_PER_LEASE:
+            return
+        with self._engine.begin() as conn:
+            if not renew_repository(conn, self._claim, lease_s=self._settings.lease_s):
+                raise StaleLease(f"{self._claim.source} was taken over by another worker")
+        self._renewed = time.monotonic()
+
+    def _make_job(self, scratch: Path, known: dict[str, str]) -> Job:
+        library = standard_library()
+        licence = self._claim.licence or (library.licence if self._claim.source == library.source else None)
+        return make_job(self._claim.source, self._claim.kind, scratch, licence, known, self._settings)
+
+
+def _top_reasons(refusals: dict[str, int]) -> str:
+    top = sorted(refusals.items(), key=lambda item: -item[1])[:5]
+    return ", ".join(f"{reason}: {num}" for reason, num in top) or "no files"

@@ -1,0 +1,66 @@
+"""The folders in which sources are cloned: one per visit, held by a file lock, gone afterwards even after a crash."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from schema.repositories import Claim
+
+log = logging.getLogger(__name__)
+_LOCK_NAME = "lock"
+
+
+@contextlib.contextmanager
+def open_scratch(home: Path, claim: Claim) -> Iterator[Path]:
+    """Yield an empty folder for one visit under `home`/repos, and delete it with all that is in it."""
+    path = repos_folder(home) / f"{claim.repository_id}-{claim.lease_token}"
+    path.mkdir(parents=True, mode=0o700)
+    (path / "template").mkdir()
+    with (path / _LOCK_NAME).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            _delete(path)
+
+
+def sweep_scratch(home: Path) -> int:
+    """Delete what visits that were killed have left behind; return how many. Those of living workers are locked."""
+    num_swept = 0
+    for path in sorted(repos_folder(home).glob("*/")):
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context((path / _LOCK_NAME).open("a"))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                log.warning("cannot sweep %s: %s", path.name, error, extra={"event": "sweep_failed"})
+                continue
+            _delete(path)
+            num_swept += 1
+    if num_swept:
+        log.info(
+            "%d clones of an earlier start deleted", num_swept, extra={"event": "clones_swept", "clones": num_swept}
+        )
+    return num_swept
+
+
+def repos_folder(home: Path) -> Path:
+    """Return the folder that all clones lie in; made if it is not there."""
+    path = home / "repos"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _delete(path: Path) -> None:
+    def make_writable(_: object, name: str, __: object) -> None:
+        os.chmod(Path(name).parent, 0o700)  # noqa: PTH101 - rmtree's own names
+        Path(name).unlink(missing_ok=True)
+
+    # git writes its objects without write permission; shutil must not stumble over a folder like that.
+    shutil.rmtree(path, onerror=make_writable)

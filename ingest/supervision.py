@@ -1,0 +1,131 @@
+"""The worker's side of the child: start it, read its messages as they come, kill it when its time is up."""
+
+import dataclasses
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import ValidationError
+
+from ingest.box import kill_group, make_environment, start_child
+from ingest.config import IngestSettings
+from ingest.entries import SourceFailed
+from ingest.messages import AnyMessage, Job, Listed, read_message
+
+# How long a read waits at most before the caller may look at its lease and its stop signal.
+TICK_S = 0.5
+_CHUNK_BYTES = 1 << 18
+_LOG_TAIL_BYTES = 2_000
+
+
+class Child:
+    """One child process at work on one source; leaving the context kills it with all that it has started."""
+
+    def __init__(self, job: Job, settings: IngestSettings) -> None:
+        self._job, self._settings = job, settings
+        self._scratch = Path(job.scratch)
+        # JSON may need six bytes for a character; a longer line is not ours.
+        self._max_line_bytes = 6 * settings.max_file_bytes + 64 * settings.max_entries + 1_000_000
+
+    def __enter__(self) -> Self:
+        """Start the child and hand it the job."""
+        self._log = (self._scratch / "child.log").open("w+b")
+        environment = make_environment(self._job.source, self._scratch)
+        self._process = start_child("ingest.child", environment, self._scratch, self._log)
+        self._started = time.monotonic()
+        self._until = self._started + self._settings.clone_timeout_s
+        assert self._process.stdin is not None  # noqa: S101 - start_child makes both pipes
+        assert self._process.stdout is not None  # noqa: S101
+        self._fd = self._process.stdout.fileno()
+        os.set_blocking(self._fd, False)
+        _write_all(self._process, self._job.model_dump_json().encode() + b"\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill whatever is left."""
+        kill_group(self._process)
+        self._log.close()
+
+    def read_messages(self) -> Iterator[AnyMessage | None]:
+        """Yield the child's messages, and None whenever it was silent for a tick; end when it has ended.
+
+        Raises:
+            SourceFailed: it ran out of time, or said something that is no message.
+        """
+        rest = b""
+        while True:
+            self._check_time()
+            if not select.select([self._fd], [], [], TICK_S)[0]:
+                yield None
+                continue
+            chunk = os.read(self._fd, _CHUNK_BYTES)
+            if not chunk:
+                return
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > self._max_line_bytes:
+                raise SourceFailed("child_broken", "a message without end", is_permanent=False)
+            for line in lines:
+                yield self._take(line)
+
+    def explain_end(self) -> SourceFailed:
+        """Return why a child that said nothing of its end is gone: by its exit status and the end of its log."""
+        status = self._process.wait()
+        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
+        tail = self._log.read().decode("utf-8", "replace").strip()[-300:]
+        return SourceFailed("child_died", f"exit status {status}: {tail}", is_permanent=False)
+
+    def _take(self, line: bytes) -> AnyMessage:
+        try:
+            message = read_message(line)
+        except ValidationError as error:
+            raise SourceFailed(
+                "child_broken", f"{error.error_count()} faults in a message", is_permanent=False
+            ) from error
+        if isinstance(message, Listed):
+            self._until = self._started + self._settings.visit_timeout_s
+        return message
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self._until:
+            seconds = time.monotonic() - self._started
+            raise SourceFailed("timeout", f"killed after {seconds:.0f} s", is_permanent=False)
+
+
+def make_job(
+    source: str, kind: str, scratch: Path, licence: str | None, known: dict[str, str], settings: IngestSettings
+) -> Job:
+    """Return the job of one visit."""
+    return Job.model_validate(
+        {
+            "source": source,
+            "kind": kind,
+            "scratch": str(scratch),
+            "licence": licence,
+            "known": known,
+            "limits": dataclasses.asdict(settings.limits),
+            "settings": {
+                "cpu_s": settings.child_cpu_s,
+                "memory_bytes": settings.child_memory_bytes,
+                "file_bytes": settings.clone_max_bytes,
+                "max_entries": settings.max_entries,
+            },
+        }
+    )
+
+
+def _write_all(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write the job; the pipe stays open, for its end is how the child knows that we are gone."""
+    assert process.stdin is not None  # noqa: S101
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[process.stdin.write(view) or 0 :]
+    except BrokenPipeError:
+        return  # the child is gone already: reading it says why

@@ -1,0 +1,206 @@
+"""The worker: claims repositories and has each handled by a child process, until it is told to stop.
+
+`ingest_one` is the step: it returns whether there was work. The loop around it alone survives whatever happens.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ingest.config import IngestSettings
+from ingest.entries import SourceFailed
+from ingest.handling import Handled, Handler, Stopped
+from ingest.scratch import open_scratch, sweep_scratch
+from monitoring import metrics, record
+from monitoring.logs import log_ids
+from monitoring.progress import Progress
+from schema.database import is_outage
+from schema.repositories import (
+    Claim,
+    StaleLease,
+    claim_repository,
+    fetch_queue_counts,
+    is_drained,
+    refuse_repository,
+    retry_repository,
+    set_local_path,
+)
+
+log = logging.getLogger(__name__)
+_MAX_DELAY_S = 86_400
+_FIRST_OUTAGE_WAIT_S = 1.0
+_MAX_OUTAGE_WAIT_S = 30.0
+_JOIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What every step needs."""
+
+    engine: sa.Engine
+    settings: IngestSettings
+    home: Path
+    stop: threading.Event
+    progress: Progress | None = None
+
+
+def work(
+    engine: sa.Engine,
+    settings: IngestSettings,
+    *,
+    home: Path,
+    stop: threading.Event,
+    once: bool = False,
+    progress: Progress | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> None:
+    """Handle queued repositories, several at a time, until `stop` is set; with `once` until the queue is drained.
+
+    `alive` is called in every round, also by a worker that waits for its child.
+    """
+    sweep_scratch(home)
+    worker = Worker(engine, settings, home, stop, progress)
+    threads = [
+        threading.Thread(target=_loop, args=(worker, once, alive), name=f"ingest-{number}")
+        for number in range(settings.ingest_workers)
+    ]
+    for thread in threads:
+        thread.start()
+    metrics.INGEST_WORKERS.set(len(threads))
+    try:
+        for thread in threads:
+            thread.join()
+    finally:
+        # An interrupt ends the join above: the threads kill their children and give their claims back.
+        if any(thread.is_alive() for thread in threads):
+            stop.set()
+        for thread in threads:
+            thread.join(_JOIN_S)
+        metrics.INGEST_WORKERS.set(0)
+
+
+def ingest_one(worker: Worker, alive: Callable[[], None] = lambda: None) -> bool:
+    """Claim the next repository and handle it; return whether there was one."""
+    with worker.engine.begin() as conn:
+        claim = claim_repository(conn, lease_s=worker.settings.lease_s)
+    if claim is None:
+        return False
+    with log_ids(repository=claim.repository_id, source=claim.source):
+        _handle(worker, claim, alive)
+    with worker.engine.begin() as conn:
+        record.record_queue(fetch_queue_counts(conn))
+    return True
+
+
+def _loop(worker: Worker, once: bool, alive: Callable[[], None]) -> None:
+    wait_s = 0.0
+    while not worker.stop.wait(wait_s):
+        alive()
+        wait_s = _step(worker, once, alive, wait_s)
+        if wait_s < 0:
+            return
+
+
+def _step(worker: Worker, once: bool, alive: Callable[[], None], last_wait_s: float) -> float:
+    """Return how long to wait before the next step; less than 0 when there will be none."""
+    try:
+        if ingest_one(worker, alive):
+            return 0.0
+        if once and _is_drained(worker.engine):
+            return -1.0
+    except Exception as error:
+        record.record_loop_error("ingest")
+        if is_outage(error):
+            wait_s = min(_MAX_OUTAGE_WAIT_S, max(_FIRST_OUTAGE_WAIT_S, 2 * last_wait_s))
+            log.warning("the database is away; next try in %.0f s", wait_s, extra={"event": "database_away"})
+            return wait_s
+        log.exception("an ingest step failed", extra={"event": "ingest_step_failed"})
+    return worker.settings.poll_interval_s
+
+
+def _handle(worker: Worker, claim: Claim, alive: Callable[[], None]) -> None:
+    """Handle one repository; whatever happens, its row says how it ended."""
+    task = worker.progress.task(f"ingest {claim.name}") if worker.progress else None
+
+    def should_stop() -> bool:
+        alive()
+        return worker.stop.is_set()
+
+    def show(num_seen: int, num_candidates: int) -> None:
+        if task is not None:
+            task.update(num_seen, num_candidates)
+
+    try:
+        with open_scratch(worker.home, claim) as scratch:
+            handler = Handler(worker.engine, claim, worker.settings, should_stop=should_stop, show=show)
+            handled = handler.run(scratch)
+        _report(claim, handled)
+    except StaleLease:
+        log.warning("another worker has taken %s over", claim.source, extra={"event": "claim_lost"})
+    except Stopped:
+        _give_back(worker, claim, "stopped")
+    except SourceFailed as error:
+        _settle_failure(worker, claim, error)
+    except Exception as error:
+        # Back into the queue before the loop's edge reports it: a repository must not wait for its lease to run out.
+        if not is_outage(error):
+            _settle_failure(worker, claim, SourceFailed("exception", type(error).__name__, is_permanent=False))
+        raise
+    finally:
+        if task is not None:
+            task.done()
+
+
+def _report(claim: Claim, handled: Handled) -> None:
+    tally = handled.tally
+    record.record_files(tally.counts, num_rows=tally.num_rows, num_bytes=handled.num_bytes)
+    record.record_repository("done", handled.stages)
+    rate = handled.num_bytes / max(1e-9, handled.seconds) / 1e6
+    log.info(
+        "%s: %d files kept (%d new rows, %d unchanged, %d gone), %d refused, %.1f MB in %.1f s (%.2f MB/s)",
+        claim.source,
+        handled.num_files,
+        tally.num_rows,
+        handled.num_unchanged,
+        handled.num_vanished,
+        sum(handled.refusals.values()),
+        handled.num_bytes / 1e6,
+        handled.seconds,
+        rate,
+        extra={"event": "repository_done", "refusals": handled.refusals, "stages": handled.stages},
+    )
+
+
+def _settle_failure(worker: Worker, claim: Claim, error: SourceFailed) -> None:
+    """Refuse for good what cannot succeed; anything else is tried again later, until it was tried often enough."""
+    settings = worker.settings
+    delay_s = min(_MAX_DELAY_S, settings.retry_delay_s * 2 ** (claim.attempts - 1))
+    with worker.engine.begin() as conn:
+        set_local_path(conn, claim, None)
+        if error.is_permanent:
+            refuse_repository(conn, claim, error.reason)
+            outcome = "refused"
+        else:
+            state = retry_repository(conn, claim, error.reason, delay_s=delay_s, max_attempts=settings.max_attempts)
+            outcome = "dead" if state == "dead" else "retried"
+    record.record_repository(outcome)
+    log.warning(
+        "%s: %s (%s): %s", claim.source, outcome, error.reason, error.detail, extra={"event": f"repository_{outcome}"}
+    )
+
+
+def _give_back(worker: Worker, claim: Claim, reason: str) -> None:
+    """Queue the repository again at once; a stop is not its fault, so it does not count towards its death."""
+    with worker.engine.begin() as conn:
+        set_local_path(conn, claim, None)
+        retry_repository(conn, claim, reason, delay_s=0, max_attempts=claim.attempts + 1)
+    log.info("%s: given back", claim.source, extra={"event": "repository_given_back"})
+
+
+def _is_drained(engine: sa.Engine) -> bool:
+    with engine.begin() as conn:
+        return is_drained(conn)
