@@ -12,6 +12,7 @@ import math
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import waitress
@@ -49,7 +50,7 @@ class ListenError(Exception):
     """The address cannot be bound."""
 
 
-class PortTaken(ListenError):  # noqa: N818
+class PortTaken(ListenError):
     """Another program listens there."""
 
 
@@ -65,7 +66,7 @@ def create_app(
     `health` gives `Health.to_json()`, `status` any JSON object, whose known keys / shows. One that raises is logged:
     /health then says `degraded`, /ready 503, /status 500.
     """
-    app = Flask("monitoring", template_folder="templates", static_folder="static")
+    app = Flask("monitoring", root_path=str(Path(__file__).parent))
     app.jinja_env.filters["duration"] = format_duration
     safe_health = functools.partial(_ask_health, health)
 

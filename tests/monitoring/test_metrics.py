@@ -1,0 +1,165 @@
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from monitoring import metrics, record, reference
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def exported() -> dict[str, float]:
+    """Return what the registry exports now: 'name{label="value"}' -> value."""
+    families = text_string_to_metric_families(generate_latest(metrics.REGISTRY).decode())
+    return {
+        sample.name + "".join(f"[{value}]" for value in sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_run_open():
+    yield
+    record.forget_child()
+    record.record_run_state(None)
+
+
+@pytest.mark.parametrize("metric", metrics.CATALOGUE, ids=lambda metric: metric.name)
+def test_every_metric_has_our_prefix_a_base_unit_a_help_text_and_bounded_labels(metric):
+    assert metric.name.startswith("codelupe_")
+    assert not metric.name.endswith(("_ms", "_minutes", "_hours", "_kb", "_mb", "_percent"))
+    assert metric.name.endswith("_total") == (metric.kind == "counter")
+    assert len(metric.help) > 10
+    assert not {"repository", "repo", "path", "file", "owner", "source", "url"} & set(metric.labels)
+
+
+def test_the_documentation_lists_exactly_these_metrics():
+    message = "run: python -m monitoring.reference > docs/metrics.md"
+    assert (DOCS / "metrics.md").read_text() == reference.render(), message
+
+
+def test_the_process_itself_is_measured():
+    assert exported()["process_resident_memory_bytes"] > 0
+
+
+def test_a_gauge_is_absent_until_it_is_known_and_again_when_it_is_forgotten():
+    registry = CollectorRegistry()
+    gauge = metrics.LateGauge("depth_meters", "Depth", registry=registry)
+    assert registry.get_sample_value("depth_meters") is None
+    gauge.set(0)
+    assert registry.get_sample_value("depth_meters") == 0
+    gauge.set(metrics.UNKNOWN)
+    assert registry.get_sample_value("depth_meters") is None
+
+
+def test_counters_with_known_labels_start_at_zero_so_that_no_first_event_is_missed():
+    assert {f"codelupe_runs_total[{outcome}]" for outcome in metrics.RUN_OUTCOMES} <= set(exported())
+    assert {f"codelupe_loop_errors_total[{loop}]" for loop in metrics.LOOPS} <= set(exported())
+
+
+def test_the_child_s_events_become_live_figures():
+    record.record_event({"event": "phase", "phase": "load"})
+    record.record_event({"event": "note", "attention": "sdpa"})
+    record.record_event({"event": "phase", "phase": "train"})
+    step = {"event": "step", "step": 7, "total": 40, "epoch": 0.2, "loss": 2.5, "lr": 4e-3, "grad_norm": 1.5}
+    record.record_event({**step, "tokens": 4096, "tokens_per_s": 900.0, "eta_s": 33.0})
+    record.record_event({"event": "eval", "step": 7, "loss": 2.6, "bits_per_byte": 2.2, "best": True})
+    seen = exported()
+    assert {name: seen[f"codelupe_train_{name}"] for name in ("step", "steps", "epoch", "loss", "eval_loss")} == {
+        "step": 7,
+        "steps": 40,
+        "epoch": 0.2,
+        "loss": 2.5,
+        "eval_loss": 2.6,
+    }
+    assert seen["codelupe_train_learning_rate"] == 4e-3
+    assert seen["codelupe_train_tokens_per_second"] == 900
+    assert seen["codelupe_train_eta_seconds"] == 33
+    assert seen["codelupe_train_phase[train]"] == 1
+    assert "codelupe_train_phase[load]" not in seen
+    assert seen["codelupe_train_attention_info[sdpa]"] == 1
+
+
+def test_live_figures_vanish_with_the_child():
+    record.record_event({"event": "phase", "phase": "train"})
+    record.record_event({"event": "step", "step": 7, "total": 40, "loss": 2.5})
+    record.record_closed_run("held", 12.0)
+    seen = exported()
+    assert not {name for name in seen if name.startswith(("codelupe_train_step", "codelupe_train_loss"))}
+    assert not {name for name in seen if name.startswith("codelupe_train_phase")}
+    assert seen["codelupe_run_state[idle]"] == 1
+
+
+def test_running_out_of_memory_is_counted():
+    before = exported()["codelupe_train_oom_events_total"]
+    record.record_event({"event": "note", "note": "out_of_memory"})
+    assert exported()["codelupe_train_oom_events_total"] == before + 1
+
+
+@pytest.mark.parametrize("event", [{}, {"event": "later_invention", "x": 1}, {"event": "step", "loss": None}])
+def test_an_event_that_says_nothing_known_changes_no_figure(event):
+    before = exported()
+    record.record_event(event)
+    changed = {name for name, value in exported().items() if before.get(name) != value}
+    assert {name for name in changed if name.startswith("codelupe_train")} <= {
+        "codelupe_train_progress_timestamp_seconds"
+    }
+
+
+def test_exactly_one_run_state_is_set():
+    for state in metrics.RUN_STATES:
+        record.record_run_state(state, number=3)
+        states = {name: value for name, value in exported().items() if name.startswith("codelupe_run_state")}
+        assert states[f"codelupe_run_state[{state}]"] == 1
+        assert sum(states.values()) == 1
+
+
+def test_a_failed_tick_is_a_sign_of_life_but_no_success():
+    record.record_tick("idle", 0.1)
+    success = exported()["codelupe_daemon_last_success_timestamp_seconds"]
+    record.record_tick("failed", 0.1)
+    seen = exported()
+    assert seen["codelupe_daemon_last_success_timestamp_seconds"] == success
+    assert seen["codelupe_daemon_last_tick_timestamp_seconds"] > success
+
+
+def test_a_state_that_nobody_is_in_any_more_leaves_the_row_accounting():
+    record.record_audit({"pending": 5, "quarantined": 1}, num_unaccounted=0)
+    record.record_audit({"pending": 4}, num_unaccounted=2)
+    seen = exported()
+    assert seen["codelupe_store_rows[pending]"] == 4
+    assert "codelupe_store_rows[quarantined]" not in seen
+    assert seen["codelupe_rows_unaccounted"] == 2
+
+
+def test_before_the_first_version_there_is_no_current_one():
+    record.record_version(None, promoted_at_s=None, verified=False)
+    assert not {name for name in exported() if name.startswith("codelupe_version")}
+    record.record_version(3, promoted_at_s=1e9, verified=False)
+    seen = exported()
+    assert (seen["codelupe_version_current"], seen["codelupe_version_verified"]) == (3, 0)
+
+
+def test_an_evaluation_replaces_the_one_before():
+    record.record_evaluation({"base": 2.3, "incumbent": 2.2, "candidate": 2.1}, gain=(0.05, 0.1, 0.15))
+    record.record_evaluation({"base": 2.3, "candidate": 2.2})
+    seen = exported()
+    assert "codelupe_evaluation_bits_per_byte[incumbent]" not in seen
+    assert seen["codelupe_evaluation_bits_per_byte[candidate]"] == 2.2
+    assert "codelupe_gate_gain_bits_per_byte[low]" not in seen
+
+
+def test_ingest_is_counted_by_outcome_and_reason():
+    record.record_files({("new", ""): 3, ("refused", "binary"): 2}, num_rows=3, num_bytes=9000)
+    record.record_repository("done", {"clone": 1.5, "save": 0.1})
+    record.record_queue({"queued": 4})
+    seen = exported()
+    assert seen["codelupe_ingest_files_total[refused][binary]"] == 2
+    assert seen["codelupe_ingest_rows_total"] == 3
+    assert seen["codelupe_ingest_stage_seconds_sum[clone]"] == 1.5
+    assert (seen["codelupe_ingest_queue_repositories[queued]"], seen["codelupe_ingest_queue_repositories[dead]"]) == (
+        4,
+        0,
+    )
