@@ -20,6 +20,7 @@ _ACCOUNTS = """
     live AS (
         SELECT * FROM training_run_items WHERE role IN ('base', 'train') AND released_at IS NULL
     ),
+    runs AS (SELECT id, line_id AS line, state FROM training_runs),
     accounts AS (
         SELECT line_id, item_kind, item_id, coalesce(i.run_id, q.run_id) AS run_id,
             CASE
@@ -28,7 +29,7 @@ _ACCOUNTS = """
                 WHEN q.run_id IS NOT NULL AND i.run_id IS NULL THEN 'claim_not_in_ledger'
                 WHEN q.run_id IS NULL AND i.run_id IS NOT NULL THEN 'ledger_without_claim'
                 WHEN q.run_id <> i.run_id THEN 'claimed_by_two_runs'
-                WHEN r.line_id <> i.line_id THEN 'run_of_another_line'
+                WHEN r.line <> line_id THEN 'run_of_another_line'
                 WHEN r.state IN ('held', 'rejected', 'failed') THEN 'not_released'
                 WHEN i.content_sha256 <> f.content_sha256 THEN 'content_changed'
                 WHEN (q.unit, q.split) <> (f.unit, f.split) THEN 'split_changed'
@@ -46,7 +47,7 @@ _ACCOUNTS = """
         FROM items f
         FULL JOIN training_queue q USING (line_id, item_kind, item_id)
         FULL JOIN live i USING (line_id, item_kind, item_id)
-        LEFT JOIN training_runs r ON r.id = coalesce(i.run_id, q.run_id)
+        LEFT JOIN runs r ON r.id = coalesce(i.run_id, q.run_id)
     )
 """
 _COUNT = sa.text(
