@@ -1,0 +1,153 @@
+"""The tokenizer: loaded or trained, and encoding in which no reserved id can come from a text (I7)."""
+
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+Ids = NDArray[np.uint32]
+
+END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+FIM_PREFIX, FIM_MIDDLE, FIM_SUFFIX = "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"
+# Qwen2.5-Coder's, in the order of its ids (151643 to 151645 and 151659 to 151664).
+SPECIAL_TOKENS = (
+    END_OF_TEXT,
+    TURN_START,
+    TURN_END,
+    FIM_PREFIX,
+    FIM_MIDDLE,
+    FIM_SUFFIX,
+    "<|fim_pad|>",
+    "<|repo_name|>",
+    "<|file_sep|>",
+)
+# Qwen2's pre-tokenizer: digits one by one, words with the space before them, newlines with the space before them.
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class TokenizerError(Exception):
+    """A tokenizer is missing or unfit; the message says which and what to set."""
+
+
+def load_tokenizer(base: str, revision: str | None = None, *, local_only: bool = False) -> Tokenizer:
+    """Load the tokenizer of a base model: a folder, or a name on the hub (its cache first when there is no network).
+
+    Every added token is made special, so that `encode_special_tokens` holds it back: Qwen2.5-Coder's own file marks the
+    FIM, repository and tool tokens as ordinary, and they would be recognised in a file's text. The NFC normaliser of
+    Qwen2 is dropped: it would change the bytes of string literals, and ids must decode to exactly the file's text for
+    bits per byte. The ids of text that is in NFC already, nearly all code, stay the same.
+
+    Raises:
+        TokenizerError: nothing there, or it lacks one of SPECIAL_TOKENS.
+    """
+    text = _find_file(base, revision, local_only=local_only).read_text(encoding="utf-8")
+    described = json.loads(text)
+    described["normalizer"] = None
+    for token in described.get("added_tokens", []):
+        token["special"] = True
+    return _harden(Tokenizer.from_str(json.dumps(described)), base)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
+    """Train a byte-level BPE with Qwen2's pre-tokenizer and SPECIAL_TOKENS; the order of the texts does not matter.
+
+    Without a normaliser, so every text comes back byte by byte.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _harden(tokenizer, "the trained tokenizer")
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """Return the SHA-256 of what decides the ids: vocabulary, merges, reserved tokens, splitting."""
+    described = json.loads(tokenizer.to_str())
+    added = [(token["id"], token["content"]) for token in described["added_tokens"]]
+    deciding = [described["model"]["vocab"], described["model"]["merges"], added]
+    deciding += [described["normalizer"], described["pre_tokenizer"]]
+    return sha256(json.dumps(deciding, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def reserved_ids(tokenizer: Tokenizer) -> set[int]:
+    """Return the ids that only a frame may hold."""
+    return set(tokenizer.get_added_tokens_decoder())
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of one of SPECIAL_TOKENS."""
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise TokenizerError(f"the tokenizer has no {token}")
+    return int(found)
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
+    """Encode texts as data, in parallel.
+
+    Raises:
+        TokenizerError: a text gave a reserved id; it must not, whatever it says.
+    """
+    encoded = [np.array(one.ids, np.uint32) for one in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+    reserved = np.array(sorted(reserved_ids(tokenizer)), np.uint32)
+    if encoded and np.isin(np.concatenate(encoded), reserved).any():
+        raise TokenizerError("text gave a reserved id: this tokenizer is not hardened, load it with load_tokenizer")
+    return encoded
+
+
+def _harden(tokenizer: Tokenizer, name: str) -> Tokenizer:
+    missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise TokenizerError(
+            f"the tokenizer of {name} lacks {', '.join(missing)}: "
+            "set CODELUPE_BASE_MODEL to a model of the Qwen2.5-Coder family"
+        )
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _find_file(base: str, revision: str | None, *, local_only: bool) -> Path:
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise TokenizerError(f"{file} is not there: set CODELUPE_BASE_MODEL to a folder with a tokenizer.json")
+        return file
+    return _fetch_from_hub(base, revision, local_only=local_only)
+
+
+def _fetch_from_hub(name: str, revision: str | None, *, local_only: bool) -> Path:
+    # Imported here: it takes a third of a second, and most commands need no hub.
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    options: dict[str, Any] = {"revision": revision, "local_files_only": local_only}
+    try:
+        return Path(hf_hub_download(name, "tokenizer.json", **options))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise TokenizerError(
+            f"no tokenizer.json for {name!r}: not a folder, not in the hub's cache, not to be had from the hub "
+            f"({type(error).__name__}). Set CODELUPE_BASE_MODEL to a folder that holds the model, "
+            f"or fetch it first: hf download {name}"
+        ) from error
