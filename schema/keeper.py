@@ -1,12 +1,12 @@
 """The keeper: owns the PostgreSQL of one home, and stops it when the last client has left.
 
-`python -m schema.keeper HOME --lock-fd N` is started by `schema.embedded`, which hands over the locked lock file: so no
-two keepers can be started. It goes to the background, writes `{"progress": …}`, `{"error": …}` and at last `{"ready": …}`
-to standard output, and closes it.
+`python -m schema.keeper HOME --lock-fd N` is started by `schema.embedded`, which hands over the locked lock file, so no
+two keepers can be started. It goes to the background, writes `{"progress": …}`, then `{"error": …}` or
+`{"ready": true}` to standard output, and closes it.
 
 Clients talk to it over the unix socket `keeper` in the private socket folder, one JSON object a line:
 
-- `{"do": "hello", "purpose": text}`: `{"url": …}` once PostgreSQL is ready; from here on it is a client, until it closes
+- `{"do": "hello", "purpose": text}`: `{"url": …}` once PostgreSQL is ready; a client from here on, until it closes
 - `{"do": "status"}`: `{"keeper_pid", "postgres_pid", "is_ready", "pinned", "clients", "url", "version", "data"}`
 - `{"do": "pin"}`: `{"pinned": true}`; PostgreSQL stays without clients
 - `{"do": "stop"}`: unpins; `{"stopping": true}`, or `{"stopping": false, "clients": […]}` where it is in use
@@ -154,7 +154,7 @@ class Keeper:
             try:
                 self._start(log.warning)
             except EmbeddedError as error:
-                log.error("%s", error)  # noqa: TRY400 - the message says all; the next round tries again
+                log.error("%s", error)  # the next round tries again
         if self._restart_at is None and self._server.is_running():
             for connection in self._clients():
                 if connection.is_waiting:
@@ -257,7 +257,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _keep(options)
     except EmbeddedError as error:
-        log.error("%s", error)  # noqa: TRY400 - the message says all
+        log.error("%s", error)
         _report(error=str(error))
         return 1
     return 0

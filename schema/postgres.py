@@ -145,7 +145,7 @@ def _run(command: list[str | Path], *, stdin: str = "", lock_fd: int | None = No
             text=True,
             env=_environment(),
             pass_fds=() if lock_fd is None else (lock_fd,),
-            preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - there is one thread
+            preexec_fn=die_with_parent(signal.SIGKILL),
             check=False,
         )
     except subprocess.SubprocessError as error:
