@@ -5,15 +5,16 @@ import fcntl
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 import click
 import platformdirs
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
@@ -23,10 +24,14 @@ from ingest.config import IngestSettings
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 
+if TYPE_CHECKING:
+    from daemon.commands import Running
+
 PREFIX = "CODELUPE_"
+OUR_PACKAGES = ("daemon", "ingest", "schema", "monitoring", "sourcecode")
 # Read outside the settings: where the file is, and the tests' failpoints.
 OTHER_VARIABLES = ("CODELUPE_CONFIG", "CODELUPE_FAILPOINTS")
-SECTIONS = {
+SECTIONS: dict[str, type[BaseModel]] = {
     "database": DatabaseSettings,
     "ingest": IngestSettings,
     "daemon": DaemonSettings,
@@ -64,7 +69,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_others: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 -- ours are flat: CODELUPE_<FIELD>
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the sources, strongest first."""
         file = TomlConfigSettingsSource(settings_cls, toml_file=config_file(os.environ))
@@ -105,7 +115,8 @@ def config_file(environ: Mapping[str, str]) -> Path:
 def variables() -> dict[str, tuple[str, str, FieldInfo]]:
     """Return (section, field name, field) by environment variable; the section of a top-level field is empty."""
     names: dict[str, tuple[str, str, FieldInfo]] = {}
-    for section, model in (("", Settings), *SECTIONS.items()):
+    models: dict[str, type[BaseModel]] = {"": Settings, **SECTIONS}
+    for section, model in models.items():
         for name, field in model.model_fields.items():
             if section or name not in SECTIONS:
                 names[PREFIX + name.upper()] = (section, name, field)
@@ -183,6 +194,15 @@ class _LazyGroup(click.Group):
         "complete": "daemon.commands:complete",
     }
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error of ours explains itself and needs no traceback."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] in OUR_PACKAGES:
+                raise click.ClickException(str(error)) from error
+            raise
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.PLACES])
 
@@ -220,15 +240,41 @@ def up(settings: Settings, once: bool, sources: tuple[str, ...]) -> None:
     With --once, exits 0 when a version was promoted or there was nothing new, 1 when the round failed, 3 when it was
     held or rejected. 2 is a usage or configuration error, 4 a home that another `up` uses.
     """
-    from ingest.commands import add_sources, workers_running
-
     from daemon.commands import run_in_foreground
+    from ingest.commands import queue_source
+    from ingest.sources import normalise_source, standard_library
 
+    found = [normalise_source(source) for source in sources]
+    if not found and settings.profile == "tiny":
+        found = [standard_library()]
     with _lock(settings.home), run_in_foreground(settings, once=once, log_name="codelupe.log") as running:
-        add_sources(running.engine, sources, standard_library=not sources and settings.profile == "tiny")
-        with workers_running(running.engine, running.progress):
+        with running.engine.begin() as conn:
+            for source in found:
+                queue_source(conn, source)
+        with _ingesting(settings, running):
             code = running.daemon()
     sys.exit(code)
+
+
+@contextmanager
+def _ingesting(settings: Settings, running: "Running") -> Iterator[None]:
+    """Run the ingest workers beside the daemon, and end them after it."""
+    from ingest.commands import serve_ingest
+    from ingest.worker import work
+
+    stop = threading.Event()
+
+    def ingest() -> None:
+        work(running.engine, settings.ingest, home=settings.home, stop=stop, progress=running.progress, alive=alive)
+
+    with serve_ingest(settings, running.engine) as alive:
+        thread = threading.Thread(target=ingest, name="ingest")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 @contextmanager

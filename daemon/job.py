@@ -26,6 +26,8 @@ class Job(_Document):
     format_version: Literal[1] = 1
     line: str
     run: int
+    uuid: str
+    """Identity of the run: what lies in the folder from a run of another database is not taken for its own."""
     kind: Literal["base", "adapter"]
     seed: int
     settings: TrainingSettings

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from schema.leases import HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease
+from schema.leases import NOBODY, HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Leadership:
         """
         with self._lock, self.engine.begin() as conn:
             current = fetch_lease(conn, name)
-            if current is not None and current["holder"] != self.holder and not self._is_abandoned(name, current):
+            if current is not None and current["holder"] not in (self.holder, NOBODY) and not self._is_abandoned(name, current):
                 self._held.pop(name, None)
                 return None
             lease = acquire_lease(conn, name, self.holder, length_s=self.length_s)
@@ -45,9 +45,8 @@ class Leadership:
             return lease
 
     def holds(self, lease: HeldLease) -> bool:
-        """Whether `lease` is, as far as this process knows, still ours."""
-        with self._lock:
-            return self._held.get(lease.name) == lease
+        """Whether `lease` is, as far as this process knows, still ours. Never waits for the database."""
+        return self._held.get(lease.name) == lease
 
     def renew(self) -> None:
         """Renew every lease; forget, loudly, one that another has taken."""

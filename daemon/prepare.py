@@ -1,7 +1,10 @@
 """Fill a run's job directory from the ledger: the members the run claimed, and the held-out items it is judged on."""
 
 import heapq
+import json
+import shutil
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from daemon.config import DaemonSettings, TrainingSettings
 from daemon.context import Led
@@ -19,6 +22,8 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
     """Write the job directory of `run`. Raises DamagedVersion when the incumbent on disk does not verify."""
     ctx = led.ctx
     folder = ctx.paths.job(run.number)
+    if folder.exists() and not _belongs(folder, run):
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     settings = DaemonSettings.model_validate(run.config)
     sources = {MEMBERS: _members, VALIDATION: _validation, TEST: _test}
@@ -26,6 +31,13 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
         if not (missing_only and (folder / name).exists()):
             write_lines(folder / name, _as_lines(read(led, run, settings)))
     write_atomically(folder / _JOB, _job(led, run, settings).model_dump_json(indent=2).encode())
+
+
+def _belongs(folder: Path, run: Run) -> bool:
+    try:
+        return bool(json.loads((folder / _JOB).read_bytes())["uuid"] == run.uuid)
+    except (FileNotFoundError, ValueError, KeyError):
+        return False
 
 
 def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
@@ -40,6 +52,7 @@ def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
     return Job(
         line=settings.line,
         run=run.number,
+        uuid=run.uuid,
         kind="base" if run.kind == "base" else "adapter",
         seed=settings.seed + run.number,
         settings={name: getattr(settings, name) for name in TrainingSettings.model_fields},

@@ -3,7 +3,7 @@
 from typing import Any
 
 # A 2-core machine and the standard library of Python: the figures of docs/measurements.md.
-_TINY = {
+_TINY: dict[str, dict[str, Any]] = {
     "ingest": {"train_share": 0.8, "validation_share": 0.1},
     "daemon": {
         "line": "tiny",
@@ -29,8 +29,13 @@ _TINY = {
     },
 }
 
-_LARGE = {"base_model": "Qwen/Qwen2.5-Coder-14B-Instruct", "learning_rate": 5e-5, "lora_rank": 256, "lora_alpha": 512}
-_RANK_64 = {"learning_rate": 2e-4, "lora_rank": 64, "lora_alpha": 128}
+_LARGE: dict[str, Any] = {
+    "base_model": "Qwen/Qwen2.5-Coder-14B-Instruct",
+    "learning_rate": 5e-5,
+    "lora_rank": 256,
+    "lora_alpha": 512,
+}
+_RANK_64: dict[str, Any] = {"learning_rate": 2e-4, "lora_rank": 64, "lora_alpha": 128}
 
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "tiny": _TINY,

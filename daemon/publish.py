@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def publish_folder(source: Path, target: Path, manifest: dict[str, Any]) -> str:
     """Copy `source` to `target` by one rename, with a manifest; return the manifest's SHA-256.
 
     A `target` that is there already was made by an interrupted try of the same run: it is kept when it verifies against
-    the same source, and made anew when not.
+    the same source, and set aside when not.
     """
     files = digest_folder(source)
     if target.exists() and _holds(target, files):
@@ -44,7 +45,9 @@ def publish_folder(source: Path, target: Path, manifest: dict[str, Any]) -> str:
     sync_files(temporary)
     failpoints.hit("publish.before_rename")
     if target.exists():
-        shutil.rmtree(target)
+        # Not ours to delete: a folder of another database's life, or one that was changed by hand.
+        target.rename(target.with_name(f"{target.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+        log.warning("%s was in the way and is set aside", target, extra={"event": "version_set_aside"})
     temporary.rename(target)
     sync_folder(target.parent)
     failpoints.hit("publish.after_rename")

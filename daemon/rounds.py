@@ -37,13 +37,15 @@ def _prepare(led: Led, run: Run) -> bool:
 
 def _train(led: Led, run: Run) -> bool:
     verb = "pretrain" if run.kind == "base" else "train"
-    run = _move(led, run, to="training", attempt=run.attempt + 1)
-    if run.attempt > led.ctx.settings.max_run_attempts:
-        return _fail(led, run, Failure(reason="exception", message="interrupted too often", data_caused=False))
-    if not _run_child(led, run, verb):
-        return False
-    failpoints.hit("run.after_training")
     job = led.ctx.paths.job(run.number)
+    prepare_job(led, run, missing_only=True)
+    if not (job / "result.json").exists():
+        run = _move(led, run, to="training", attempt=run.attempt + 1)
+        if run.attempt > led.ctx.settings.max_run_attempts:
+            return _fail(led, run, Failure(reason="exception", message="interrupted too often", data_caused=False))
+        if not _run_child(led, run, verb):
+            return False
+    failpoints.hit("run.after_training")
     result = Result.model_validate_json((job / "result.json").read_bytes())
     if run.kind == "base":
         publish_base(led, run, result)

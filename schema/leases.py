@@ -14,6 +14,10 @@ class StaleFence(Exception):  # noqa: N818
     """Somebody else has taken the lease over: this holder's writes are refused."""
 
 
+# The holder of a lease that was given back: a successor need not wait to see whether it comes to life again.
+NOBODY = ""
+
+
 @dataclass(frozen=True, slots=True)
 class HeldLease:
     """A lease that was ours when we last looked."""
@@ -51,7 +55,7 @@ def renew_lease(conn: sa.Connection, lease: HeldLease, *, length_s: float) -> bo
 
 def release_lease(conn: sa.Connection, lease: HeldLease) -> None:
     """Let the next one in at once; the row stays, so that its fence goes on growing."""
-    conn.execute(sa.update(Lease).where(*_is_ours(lease)).values(until=sa.func.clock_timestamp()))
+    conn.execute(sa.update(Lease).where(*_is_ours(lease)).values(holder=NOBODY, until=sa.func.clock_timestamp()))
 
 
 def fetch_lease(conn: sa.Connection, name: str) -> dict[str, Any] | None:

@@ -21,7 +21,9 @@ def test_each_package_name_resolves_to_this_tree(name):
 
 
 def test_the_control_half_imports_nothing_of_the_torch_stack():
-    modules = "codelupe, daemon.service, daemon.reports, daemon.models, daemon.commands, ingest.commands, schema.commands"
+    modules = (
+        "codelupe, daemon.service, daemon.reports, daemon.models, daemon.commands, ingest.commands, schema.commands"
+    )
     heavy = "{'torch', 'transformers', 'peft', 'bitsandbytes', 'accelerate', 'wandb'}"
     script = f"import {modules}, sys, json; print(json.dumps(sorted({heavy} & set(sys.modules))))"
 
@@ -32,7 +34,22 @@ def test_the_control_half_imports_nothing_of_the_torch_stack():
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "db", "audit", "ingest", "ingest add", "daemon", "daemon run", "train", "why", "runs show", "models", "plan", "complete"],
+    [
+        "",
+        "up",
+        "db",
+        "audit",
+        "ingest",
+        "ingest add",
+        "daemon",
+        "daemon run",
+        "train",
+        "why",
+        "runs show",
+        "models",
+        "plan",
+        "complete",
+    ],
 )
 def test_every_command_explains_itself(command):
     done = subprocess.run(

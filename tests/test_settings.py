@@ -1,8 +1,9 @@
 """The configuration: where values come from, and that everything wrong is said at once."""
 
 import click
-import codelupe
 import pytest
+
+import codelupe
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,11 @@ READY = Facts(
         ({"needs_base": True}, "wait", "sources_unfinished"),
         ({"needs_base": True, "num_open_sources": 0}, "wait", "too_few_rows"),
         ({"needs_base": True, "num_open_sources": 0, "num_fresh": 200}, "make_base", "base_missing"),
-        ({"needs_base": True, "num_open_sources": 0, "num_fresh": 200, "num_test_units": 0}, "wait", "too_few_held_out"),
+        (
+            {"needs_base": True, "num_open_sources": 0, "num_fresh": 200, "num_test_units": 0},
+            "wait",
+            "too_few_held_out",
+        ),
     ],
 )
 def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):
@@ -42,8 +46,6 @@ def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):
     assert (decision.verdict, decision.reason) == (verdict, reason)
 
 
-@pytest.mark.parametrize(
-    ("changes", "needed"), [({}, 100), ({"needs_base": True}, 200), ({"requested": True}, 1)]
-)
+@pytest.mark.parametrize(("changes", "needed"), [({}, 100), ({"needs_base": True}, 200), ({"requested": True}, 1)])
 def test_a_base_needs_twice_the_threshold_and_a_request_a_single_row(changes, needed):
     assert num_needed(replace(READY, **changes)) == needed

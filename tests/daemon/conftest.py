@@ -1,0 +1,103 @@
+"""A daemon's parts on a fresh database, with a model small enough to train within seconds."""
+
+import sys
+import sysconfig
+import threading
+from pathlib import Path
+
+import pytest
+from daemon.config import DaemonSettings
+from daemon.context import Context
+from daemon.device import Device
+from daemon.leadership import Leadership
+from daemon.live import Live
+from daemon.paths import LinePaths
+from ingest.config import IngestSettings
+from ingest.judge import judge_file
+from monitoring.progress import Progress
+from schema.lines import open_line
+
+from tests.builders import claim_source, finish, make_file, save
+
+MICRO = {
+    "line": "micro",
+    "base_model": "local:tiny",
+    "threshold_rows": 20,
+    "min_quality": 0,
+    "max_run_chars": 60_000,
+    "max_test_chars": 20_000,
+    "base_max_chars": 80_000,
+    "min_test_units": 4,
+    "check_interval_s": 1,
+    "line_lease_s": 20,
+    "sequence_tokens": 128,
+    "max_chars": 1000,
+    "hidden_size": 64,
+    "num_layers": 1,
+    "intermediate_size": 128,
+    "vocabulary": 512,
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "learning_rate": 4e-3,
+    "micro_batch": 8,
+    "accumulation": 1,
+    "recompute": False,
+    "compute_dtype": "float32",
+    "threads": 1,
+    "back_off_s": 1,
+}
+
+
+@pytest.fixture
+def settings():
+    return DaemonSettings(**MICRO)
+
+
+@pytest.fixture
+def make_context(engine, tmp_path):
+    """Build a daemon's context; two of them on one database are two daemons."""
+
+    def make(settings: DaemonSettings, holder: str = "daemon") -> Context:
+        with engine.begin() as conn:
+            open_line(conn, name=settings.line, base_model=settings.base_model)
+        return Context(
+            engine=engine,
+            settings=settings,
+            profile="tiny",
+            paths=LinePaths(tmp_path / "home", settings.line),
+            device=Device("cpu", "CPU", 1 << 34, "device:test:cpu"),
+            leadership=Leadership(engine, holder, settings.line_lease_s),
+            stop=threading.Event(),
+            live=Live(Progress(stream=sys.stderr)),
+        )
+
+    return make
+
+
+@pytest.fixture
+def ctx(make_context, settings):
+    return make_context(settings)
+
+
+def standard_library_files(first: int, num: int) -> list[Path]:
+    """Return files of the running Python that every machine has, in a fixed order, middling in size."""
+    folder = Path(sysconfig.get_path("stdlib"))
+    fit = [path for path in sorted(folder.glob("*.py")) if 2_000 < path.stat().st_size < 12_000]
+    return fit[first : first + num]
+
+
+def store_standard_library(engine, *, first: int, num: int, source: str) -> int:
+    """Store real files through the real judgement: every fifth is held out for validation or test."""
+    limits = IngestSettings().limits
+    splits = ("train", "train", "validation", "train", "train", "test", "train", "train", "test", "train")
+    files = []
+    for number, path in enumerate(standard_library_files(first, num)):
+        judged = judge_file(path.name, path.read_bytes(), limits)
+        if judged.accepted and judged.text is not None:
+            file = make_file(path.name, judged.text, unit=path.name, split=splits[number % len(splits)])
+            files.append(file)
+    with engine.begin() as conn:
+        claim = claim_source(conn, source)
+        save(conn, claim, *files)
+        finish(conn, claim)
+    return len(files)
