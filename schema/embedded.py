@@ -165,6 +165,7 @@ def stop_server(home: Path) -> bool:
         ServerInUse: it has clients.
     """
     places = find_places(home)
+    stopped = _read_lock(places).get("pid")
     try:
         answer = _ask(places, {"do": "stop"})
     except _NotRunningError:
@@ -172,6 +173,8 @@ def stop_server(home: Path) -> bool:
     if not answer["stopping"]:
         raise ServerInUse(_to_clients(answer["clients"]))
     while (lock_fd := _try_lock(places)) is None:
+        if _read_lock(places).get("pid", stopped) != stopped:  # somebody has started another meanwhile
+            return True
         time.sleep(_POLL_S)
     os.close(lock_fd)
     return True

