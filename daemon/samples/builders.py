@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 
 from daemon.config import SampleSettings
 from daemon.job import Item
-from daemon.samples.drafts import Draft, Sample, draft_piece, finish
+from daemon.samples.drafts import Draft, Sample, draft_continuation, draft_fim, finish
 from daemon.samples.frames import Frames
-from daemon.samples.pieces import char_starts, cut_pieces
+from daemon.samples.pieces import Cutter
 from daemon.samples.places import Places
 from daemon.samples.tokens import END_OF_TEXT, encode_texts, special_id
 
@@ -43,9 +43,8 @@ def build_all(
 ) -> Iterator[Sample]:
     """Yield the samples of many items, encoded in batches.
 
-    Args:
-        seed: of the choice between the kinds and of the holes; None builds evaluation samples.
-        on_progress: called with the number of items done.
+    The seed is that of the choice between the kinds and of the holes; None builds evaluation samples. `on_progress` is
+    called with the number of items done.
     """
     frames, pending, num_done = Frames(tokenizer), iter(items), 0
     while batch := list(islice(pending, _BATCH)):
@@ -56,7 +55,7 @@ def build_all(
 
 
 def plain_samples(item: Item, tokenizer: Tokenizer, settings: SampleSettings) -> list[Sample]:
-    """Return an item as plain text for pre-training, every token learned: its tokens, then <|endoftext|>, in lengths."""
+    """Return an item as plain text for pre-training, every token learned, cut to length; <|endoftext|> is last."""
     ids = encode_texts(tokenizer, [item.content])[0]
     ids = np.append(ids, np.uint32(special_id(tokenizer, END_OF_TEXT)))
     num_bytes = len(item.content.encode())
@@ -70,19 +69,38 @@ def plain_samples(item: Item, tokenizer: Tokenizer, settings: SampleSettings) ->
 
 def _build_batch(items: Sequence[Item], frames: Frames, settings: SampleSettings, seed: int | None) -> Iterator[Sample]:
     encodings = frames.tokenizer.encode_batch([item.content for item in items], add_special_tokens=False)
-    drafts: list[Draft] = []
-    for item, encoding in zip(items, encodings, strict=True):
-        starts = char_starts(encoding.offsets)
-        room = frames.room(item.language, settings.sequence_tokens)
-        places = Places(item.language, item.content)
-        rng = None if seed is None else Random(f"{seed}:{item.sha256}")  # noqa: S311 - a choice, not a secret
-        for span in cut_pieces(places, starts, settings.max_chars, room):
-            draft = draft_piece(item, places, span, settings, rng)
-            if draft is not None:
-                drafts.append(draft)
+    drafts = [
+        draft
+        for item, encoding in zip(items, encodings, strict=True)
+        for draft in _draft_item(item, encoding.offsets, frames, settings, seed)
+    ]
     texts = [text for draft in drafts for text in draft.texts(frames)]
     parts = iter(encode_texts(frames.tokenizer, texts))
     for draft in drafts:
         sample = finish(draft, (next(parts), next(parts), next(parts)), frames, settings.sequence_tokens)
         if sample is not None:
             yield sample
+
+
+def _draft_item(
+    item: Item, offsets: Sequence[tuple[int, int]], frames: Frames, settings: SampleSettings, seed: int | None
+) -> Iterator[Draft]:
+    """Cut an item into pieces, and draft the sample of each; its kind is chosen first, for the frames differ in length.
+
+    A piece that the chosen kind can make nothing of becomes one of the other kind, except in an evaluation.
+    """
+    places = Places(item.language, item.content)
+    cutter = Cutter(places, offsets)
+    rng = Random(f"{seed}:{item.sha256}")  # noqa: S311 - a choice, not a secret
+    start = 0
+    while start < len(item.content):
+        is_fim = seed is not None and rng.random() < settings.fim_share
+        room = frames.room(item.language, settings.sequence_tokens, fim=is_fim)
+        end = cutter.next_piece(start, max_chars=settings.max_chars, max_tokens=room)
+        draft = draft_fim(item, places, (start, end), rng) if is_fim else None
+        draft = draft or draft_continuation(item, places, (start, end), settings.prefix_share)
+        if draft is None and seed is not None:
+            draft = draft_fim(item, places, (start, end), rng)
+        if draft is not None:
+            yield draft
+        start = end

@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 
-from daemon.config import SampleSettings
 from daemon.job import Item
 from daemon.samples.frames import Frames
 from daemon.samples.places import Places
@@ -72,16 +71,6 @@ def draft_fim(item: Item, places: Places, span: tuple[int, int], rng: Random) ->
     first, last = rng.choices(holes, [last - first for first, last in holes])[0]
     text = item.content
     return Draft(item, "fim", text[start:first], text[first:last], text[last:end])
-
-
-def draft_piece(
-    item: Item, places: Places, span: tuple[int, int], settings: SampleSettings, rng: Random | None
-) -> Draft | None:
-    """Draft the sample of one piece: of either kind by chance, without `rng` a continuation."""
-    if rng is None or rng.random() >= settings.fim_share:
-        draft = draft_continuation(item, places, span, settings.prefix_share)
-        return draft if draft or rng is None else draft_fim(item, places, span, rng)
-    return draft_fim(item, places, span, rng) or draft_continuation(item, places, span, settings.prefix_share)
 
 
 def finish(draft: Draft, parts: tuple[Ids, Ids, Ids], frames: Frames, sequence_tokens: int) -> Sample | None:

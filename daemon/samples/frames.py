@@ -54,19 +54,20 @@ class Frames:
             self._num_request[language] = len(encode_texts(self.tokenizer, [self.request(language)])[0])
         return self._num_request[language]
 
-    def room(self, language: str, sequence_tokens: int) -> int:
-        """Return how many tokens of code fit into a sample of either kind.
+    def room(self, language: str, sequence_tokens: int, *, fim: bool) -> int:
+        """Return how many tokens of code fit into a sample.
 
         Raises:
             NoRoom: fewer than MIN_ROOM.
         """
-        framed = len(self._head) + self.num_request(language) + len(self._tail) + 1
-        if sequence_tokens - framed < MIN_ROOM:
+        framed = 4 if fim else len(self._head) + self.num_request(language) + len(self._tail)
+        room = sequence_tokens - framed - 1
+        if room < MIN_ROOM:
             raise NoRoom(
-                f"sequence_tokens ({sequence_tokens}) leaves no room for code beside the {framed} tokens of the frame: "
-                f"set CODELUPE_SEQUENCE_TOKENS to at least {-(-(framed + MIN_ROOM) // 64) * 64}"
+                f"sequence_tokens ({sequence_tokens}) leaves {room} tokens for code beside the frame's {framed + 1}: set "
+                f" CODELUPE_SEQUENCE_TOKENS to at least {-(-(framed + 1 + MIN_ROOM) // 64) * 64}"
             )
-        return sequence_tokens - framed
+        return room
 
     def continuation_prompt(self, request: Ids) -> Ids:
         """Return the ids before a continuation; `request` is the encoded `request()` with the code to continue."""

@@ -67,11 +67,15 @@ class Places:
                 return found
         return None
 
-    def end_near(self, start: int, aim: int, limit: int) -> int:
-        """Return where a piece from `start` ends: in (start, limit], near `aim`, at the best kind of place there is."""
-        earliest = start + max(1, (aim - start) // 2)
-        for offsets in (self.definitions, self.statements, self.lines):
-            found = nearest(offsets, earliest, limit, aim)
+    def end_before(self, start: int, limit: int) -> int:
+        """Return where a piece from `start` ends: in (start, limit], as late as its syntax allows.
+
+        Sequences are packed best when their samples are long, so a definition's end is only preferred to a statement's
+        where it is nearly as late. Without either in the later half, a line's start; without that, between two words.
+        """
+        room = limit - start
+        for offsets, share in ((self.definitions, 0.85), (self.statements, 0.5), (self.lines, 0.5)):
+            found = nearest(offsets, start + max(1, round(share * room)), limit, limit)
             if found is not None:
                 return found
         return self._between_words(start, limit)
