@@ -1,6 +1,5 @@
 """Plain functions that write plain values into the metrics: the only place that knows which figure goes where."""
 
-import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -136,7 +135,7 @@ def forget_child() -> None:
 
 
 def record_event(event: Mapping[str, Any]) -> None:
-    """Take one progress event of the child: phase, step, eval, checkpoint or note; others change nothing."""
+    """Take one progress event of the child; those without a figure (and unknown ones) change nothing."""
     handler = _HANDLERS.get(str(event.get("event")))
     if handler is not None:
         handler(event)
@@ -156,7 +155,7 @@ def _take_step(event: Mapping[str, Any]) -> None:
 
 
 def _take_eval(event: Mapping[str, Any]) -> None:
-    metrics.TRAIN_EVAL_LOSS.set(event.get("loss", math.nan))
+    metrics.TRAIN_EVAL_LOSS.set(event["loss"])
     metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
 
 
@@ -165,10 +164,16 @@ def _take_checkpoint(event: Mapping[str, Any]) -> None:
     metrics.TRAIN_CHECKPOINT_TIMESTAMP.set(time.time())
 
 
+def _take_progress(_: Mapping[str, Any]) -> None:
+    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
+
+
+def _take_attention(event: Mapping[str, Any]) -> None:
+    metrics.TRAIN_ATTENTION_INFO.clear()
+    metrics.TRAIN_ATTENTION_INFO.labels(str(event["attention"])).set(1)
+
+
 def _take_note(event: Mapping[str, Any]) -> None:
-    if "attention" in event:
-        metrics.TRAIN_ATTENTION_INFO.clear()
-        metrics.TRAIN_ATTENTION_INFO.labels(str(event["attention"])).set(1)
     if event.get("note") == "out_of_memory":
         metrics.TRAIN_OOM_EVENTS.inc()
 
@@ -179,6 +184,8 @@ _HANDLERS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "eval": _take_eval,
     "checkpoint": _take_checkpoint,
     "note": _take_note,
+    "attention": _take_attention,
+    "progress": _take_progress,
 }
 
 

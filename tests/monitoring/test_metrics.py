@@ -61,7 +61,7 @@ def test_counters_with_known_labels_start_at_zero_so_that_no_first_event_is_miss
 
 def test_the_child_s_events_become_live_figures():
     record.record_event({"event": "phase", "phase": "load"})
-    record.record_event({"event": "note", "attention": "sdpa"})
+    record.record_event({"event": "attention", "attention": "sdpa"})
     record.record_event({"event": "phase", "phase": "train"})
     step = {"event": "step", "step": 7, "total": 40, "epoch": 0.2, "loss": 2.5, "lr": 4e-3, "grad_norm": 1.5}
     record.record_event({**step, "tokens": 4096, "tokens_per_s": 900.0, "eta_s": 33.0})
@@ -90,6 +90,11 @@ def test_live_figures_vanish_with_the_child():
     assert not {name for name in seen if name.startswith(("codelupe_train_step", "codelupe_train_loss"))}
     assert not {name for name in seen if name.startswith("codelupe_train_phase")}
     assert seen["codelupe_run_state[idle]"] == 1
+
+
+def test_progress_of_an_evaluation_shows_that_the_child_is_not_stalled():
+    record.record_event({"event": "progress", "done": 3, "total": 9})
+    assert exported()["codelupe_train_progress_timestamp_seconds"] > 1e9
 
 
 def test_running_out_of_memory_is_counted():

@@ -133,7 +133,7 @@ def test_every_answer_carries_the_security_headers_and_no_server_name(start, pat
 def test_the_page_shows_health_the_run_and_the_versions(start):
     response, page = start(health=lambda: {**WELL, "status": "degraded", "reasons": ["runs_failing"]})("/")
     assert response.status == 200
-    for shown in ("degraded", "runs failing", "Run 4", "37/120", "2.3123", "9,123", "1m23s", "2.1790", "num fresh"):
+    for shown in ("degraded", "runs failing", "Run 4", "37/120", "2.3123", "9,123", "1m23s", "2.1790", "fresh"):
         assert shown in page
     assert 'max="120" value="37"' in page
 
@@ -142,9 +142,26 @@ def test_the_page_shows_health_the_run_and_the_versions(start):
     "status", [{}, {"run": None, "training": {}}, {"run": {"number": 0, "kind": "base", "state": "claimed"}}]
 )
 def test_the_page_copes_with_a_daemon_that_has_little_to_tell(start, status):
-    response, page = start(health=lambda: {**WELL, "current_version": None}, status=lambda: status)("/")
+    response, page = start(
+        health=lambda: {**WELL, "current_version": None, "reasons": ["no_version_yet"]}, status=lambda: status
+    )("/")
     assert response.status == 200
     assert "None yet." in page
+
+
+def test_the_page_gives_the_words_behind_a_reason(start):
+    health = {**WELL, "status": "degraded", "reasons": ["database_away"], "details": {"database": "connection refused"}}
+    assert "database: connection refused" in start(health=lambda: health)("/")[1]
+
+
+def test_ingest_s_page_speaks_of_its_queue_and_not_of_versions(start):
+    ingest = {**WELL, "model_loaded": False, "current_version": None, "last_trained_id": None}
+    status = {"ingest": {"queue": {"queued": 2}, "refusals": {"too_large": 7}, "sources": [{"source": "/x"}]}}
+    page = start(health=lambda: ingest, status=lambda: status)("/")[1]
+    assert "queued" in page
+    assert "too large" in page
+    assert "Versions" not in page
+    assert "run is open" not in page
 
 
 def test_the_page_is_there_when_the_status_is_not(start):

@@ -69,7 +69,7 @@ def live_like_a_daemon():
     record.record_repository("done", {"clone": 1.5})
     record.record_queue({"working": 1})
     metrics.INGEST_WORKERS.set(2)
-    record.record_event({"event": "note", "attention": "sdpa"})
+    record.record_event({"event": "attention", "attention": "sdpa"})
     record.record_event({"event": "phase", "phase": "train"})
     step = {"event": "step", "step": 7, "total": 40, "epoch": 0.2, "loss": 2.5, "lr": 4e-3, "grad_norm": 1.5}
     record.record_event({**step, "tokens": 4096, "tokens_per_s": 900.0, "eta_s": 33.0})
