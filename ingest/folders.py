@@ -8,6 +8,8 @@ from ingest.entries import Entry, SourceFailed, show_path, too_many_files
 from sourcecode.paths import VENDORED_PARTS
 
 _MAX_DEPTH = 100
+# The tools' own memory, not anybody's files.
+_SKIPPED = frozenset({b".git", b".hg", b".svn", b"__pycache__"})
 
 
 class Folder:
@@ -66,7 +68,7 @@ class Folder:
                 yield _judge_item(item, shown, is_text=is_text)
 
     def _walk_folder(self, path: bytes, shown: str, name: bytes, depth: int) -> Iterator[Entry]:
-        if name == b".git":
+        if name in _SKIPPED:
             return
         if name.decode("ascii", "replace").lower() in VENDORED_PARTS:
             yield Entry(shown + "/", 0, reason="vendored")

@@ -1,6 +1,7 @@
 """What the child does with one source: list, gate, read, judge, report. No decision here outlives the visit."""
 
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,8 +75,13 @@ class Visit:
             self._num_unchanged += 1
             return
         self._num_bytes += len(data)
-        with self._stage("judge"):
-            judgement = judge_file(entry.path, data, self._limits, licence=self._licence)
+        try:
+            with self._stage("judge"):
+                judgement = judge_file(entry.path, data, self._limits, licence=self._licence)
+        except Exception:  # noqa: BLE001 - the edge of the file loop: one bad file must not cost its repository
+            traceback.print_exc()
+            self._refuse(entry, oid, "exception", "the judge failed; the log has the place")
+            return
         self._report(entry, oid, judgement)
 
     def _report(self, entry: Entry, oid: str, judgement: Judgement) -> None:

@@ -118,8 +118,7 @@ class _Walker:
             self.found.has_header = True
 
     def _take_docstring(self, node: Node) -> None:
-        child = node.named_child(0)
-        if child is None or child.type != "string" or node.named_child_count != 1:
+        if not _is_string(_first_child(node)) or node.named_child_count != 1:
             return
         self.found.docstring_rows.update(range(node.start_point.row, node.end_point.row + 1))
         if node.parent is not None and node.parent.type == "module":
@@ -167,9 +166,8 @@ class _Walker:
 
     def _is_documented(self, node: Node) -> bool:
         if self.is_python:
-            body = node.child_by_field_name("body")
-            first = body.named_child(0) if body is not None else None
-            return first is not None and first.type == "expression_statement" and _is_string(first.named_child(0))
+            first = _first_child(node.child_by_field_name("body"))
+            return first is not None and first.type == "expression_statement" and _is_string(_first_child(first))
         row = node.start_point.row - 1
         while row in self.decorated_rows:
             row -= 1
@@ -181,7 +179,7 @@ class _Walker:
             parent = node.parent
             is_value = name is None and parent is not None and parent.type == "variable_declarator"
             return parent.child_by_field_name("name") if is_value and parent is not None else name
-        signature = node.named_child(0)
+        signature = _first_child(node)
         return signature.child_by_field_name("name") if signature is not None else None
 
     def _function_at(self, node: Node) -> Function:
@@ -199,6 +197,10 @@ class _Walker:
 
     def _text(self, node: Node) -> str:
         return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+
+def _first_child(node: Node | None) -> Node | None:
+    return node.named_child(0) if node is not None and node.named_child_count else None
 
 
 def _is_string(node: Node | None) -> bool:

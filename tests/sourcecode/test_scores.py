@@ -1,0 +1,190 @@
+"""The score must mean something: it spreads, and every degradation of real code lowers it."""
+
+import ast
+import re
+import statistics
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tree_sitter import Tree
+
+from sourcecode.languages import LANGUAGES
+from sourcecode.scores import WEIGHTS, Score, score
+from sourcecode.syntax import parse
+
+_STDLIB = Path(sysconfig.get_path("stdlib"))
+_NAMES = (
+    "abc argparse ast base64 bisect bdb calendar cmd code codecs configparser contextlib copy csv dataclasses difflib dis"
+    " doctest enum filecmp fileinput fnmatch fractions ftplib functools getpass gettext glob gzip heapq hmac imaplib"
+    " inspect locale lzma mailbox mimetypes netrc numbers optparse pathlib pdb pickle platform plistlib pprint profile"
+    " queue quopri random reprlib sched selectors shelve shlex shutil smtplib socket socketserver statistics string"
+    " subprocess symtable tarfile tempfile textwrap threading timeit tokenize trace traceback typing uuid warnings wave"
+    " weakref zipapp zipfile"
+)
+FILES = [_STDLIB / f"{name}.py" for name in _NAMES.split() if (_STDLIB / f"{name}.py").exists()]
+
+
+def rate(text: str, language: str = "python") -> Score:
+    """Score a text that parses."""
+    tree = parse(language, text)
+    assert isinstance(tree, Tree)
+    return score(language, text, tree)
+
+
+def strip_documentation(text: str) -> str:
+    """Drop docstrings and comments."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(
+            node
+        ):
+            node.body = body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def replace_names(text: str) -> str:
+    """Call everything v1, v2, …"""
+    names: dict[str, str] = {}
+
+    class Renamer(ast.NodeTransformer):
+        def generic_visit(self, node: ast.AST) -> ast.AST:
+            for field in ("id", "arg", "name"):
+                if isinstance(value := getattr(node, field, None), str) and not isinstance(node, ast.alias):
+                    setattr(node, field, names.setdefault(value, f"v{len(names)}"))
+            return super().generic_visit(node)
+
+    return _with_comments_of(text, ast.unparse(Renamer().visit(ast.parse(text))))
+
+
+def fuse_functions(text: str) -> str:
+    """Put all the statements of all functions into one."""
+    tree = ast.parse(strip_documentation(text))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    body = [statement for function in functions for statement in function.body]
+    fused = ast.parse("def everything(first, second):\n    pass\n")
+    fused.body[0].body = body or fused.body[0].body  # type: ignore[attr-defined]
+    return ast.unparse(fused)
+
+
+def comment_code_out(text: str) -> str:
+    """Comment the second half out."""
+    lines = text.split("\n")
+    half = len(lines) // 2
+    return "\n".join(lines[:half] + [f"# {line}" for line in lines[half:]])
+
+
+def join_lines(text: str) -> str:
+    """Write calls and lists in one line each, with a long comment."""
+    return re.sub(r",\n\s+", ", ", text) + "\n".join(f"x{number} = " + "1 + " * 40 + "1" for number in range(60))
+
+
+def paste_copies(text: str) -> str:
+    """Append the file to itself."""
+    return text + "\n\n" + text
+
+
+def add_eval(text: str) -> str:
+    """Run what a caller sends."""
+    return text + "\n\ndef run(source):\n    eval(source)\n    os.system(source)\n"
+
+
+def add_credential(text: str) -> str:
+    """Log in with a password of our own."""
+    return text + '\n\nDB_PASSWORD = "Zk7Qp2Rx9Tv4"\n'
+
+
+def _with_comments_of(text: str, code: str) -> str:
+    comments = [line for line in text.split("\n") if line.strip().startswith("#")]
+    return "\n".join(comments) + "\n" + code
+
+
+def _plain(text: str) -> str:
+    return ast.unparse(ast.parse(text))
+
+
+# What is compared with what: some degradations print the file anew, which alone changes lines.
+DEGRADATIONS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
+    (strip_documentation, _plain),
+    (replace_names, lambda text: _with_comments_of(text, _plain(text))),
+    (fuse_functions, strip_documentation),
+    (comment_code_out, str),
+    (join_lines, str),
+    (paste_copies, str),
+    (add_eval, str),
+    (add_credential, str),
+]
+
+
+@pytest.mark.parametrize("case", range(len(DEGRADATIONS)), ids=[case[0].__name__ for case in DEGRADATIONS])
+def test_a_degradation_lowers_the_score_of_real_files(case: int) -> None:
+    degrade, reference = DEGRADATIONS[case]
+    texts = [path.read_text() for path in FILES[::2]]
+    pairs = [(rate(reference(text)).total, rate(degrade(text)).total) for text in texts if len(text) < 40_000]
+    assert len(pairs) >= 15
+    assert sum(worse < before for before, worse in pairs) >= 0.95 * len(pairs), pairs
+
+
+def test_it_spreads_over_the_standard_library() -> None:
+    totals = sorted(rate(path.read_text()).total for path in FILES if path.stat().st_size < 60_000)
+    deciles = statistics.quantiles(totals, n=10)
+    assert deciles[8] - deciles[0] > 15
+    assert 0.1 < sum(total < 70 for total in totals) / len(totals) < 0.8
+
+
+def test_the_total_is_the_weighted_mean_of_five_explained_components() -> None:
+    result = rate(FILES[0].read_text())
+    assert abs(sum(WEIGHTS.values()) - 1) < 1e-9
+    assert set(result.components) == set(result.details) == set(WEIGHTS)
+    assert all(0 <= value <= 100 for value in result.components.values())
+    assert result.total == pytest.approx(sum(WEIGHTS[k] * v for k, v in result.components.items()), abs=0.06)
+    assert all(detail for detail in result.details.values())
+    assert rate(FILES[0].read_text()) == result
+
+
+GOOD = {
+    "python": '"""Sums."""\n\n\ndef total_price(items: list[float]) -> float:\n    """Return the sum of all prices."""\n    total = 0.0\n    for price in items:\n        if price > 0:\n            total += price\n    return total\n',
+    "go": "// Package prices sums.\npackage prices\n\n// TotalPrice returns the sum of all prices.\nfunc TotalPrice(items []float64) float64 {\n\ttotal := 0.0\n\tfor _, price := range items {\n\t\tif price > 0 {\n\t\t\ttotal += price\n\t\t}\n\t}\n\treturn total\n}\n",
+    "rust": "//! Sums.\n\n/// Returns the sum of all prices.\npub fn total_price(items: &[f64]) -> f64 {\n    let mut total = 0.0;\n    for price in items {\n        if *price > 0.0 {\n            total += price;\n        }\n    }\n    total\n}\n",
+    "typescript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items: number[]): number {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
+    "javascript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items) {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
+    "dart": "/// Sums.\nlibrary prices;\n\n/// Returns the sum of all prices.\ndouble totalPrice(List<double> items) {\n  var total = 0.0;\n  for (final price in items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
+}
+RISKS = {
+    "python": "\neval(items)\n",
+    "go": "\nvar config = tls.Config{InsecureSkipVerify: true}\n",
+    "rust": "\nfn f() { unsafe { std::mem::transmute::<u8, i8>(1) } }\n",
+    "typescript": "\neval(items);\n",
+    "javascript": "\nelement.innerHTML = items;\n",
+    "dart": "\nfinal run = Process.run(a, b, runInShell: true);\n",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_is_judged_on_documentation_names_and_risks(language: str) -> None:
+    text = GOOD[language]
+    before = rate(text, language)
+    bare = re.sub(r'(?m)^\s*(//|/\*\*|""").*\n', "", text)
+    renamed = re.sub(r"\b(total_?price|items|total|price)\b", lambda m: f"v{len(m[0])}", text, flags=re.IGNORECASE)
+    assert before.components["documentation"] > rate(bare, language).components["documentation"] + 30
+    assert before.components["naming"] > rate(renamed, language).components["naming"] + 20
+    assert before.components["security"] == 100
+    assert rate(text + RISKS[language], language).components["security"] < 75
+    assert before.details["complexity"]["max_paths"] == 3
+    assert before.details["structure"]["num_functions"] == 1
+    assert before.details["documentation"]["num_public"] == 1
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_risky_word_in_a_comment_or_string_is_no_risk(language: str) -> None:
+    mark = "#" if language == "python" else "//"
+    risk = RISKS[language].strip()
+    quiet = GOOD[language] + f"{mark} {risk}\n"
+    assert rate(quiet, language).components["security"] == 100
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_an_empty_text_is_scored_low_and_without_error(language: str) -> None:
+    assert rate("\n", language).total < 50
