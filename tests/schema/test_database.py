@@ -1,0 +1,71 @@
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from schema.database import DatabaseUnavailable, create_engine, is_outage, wait_for
+
+
+def test_a_connection_has_the_settings_asked_for(database_url):
+    engine = create_engine(database_url, application_name="somebody", statement_timeout_s=7)
+    with engine.connect() as conn:
+        settings = ("application_name", "statement_timeout", "TimeZone", "lock_timeout")
+        found = [conn.execute(sa.text(f"SHOW {name}")).scalar_one() for name in settings]
+    engine.dispose()
+    assert found == ["somebody", "7s", "UTC", "30s"]
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+def test_both_spellings_of_a_url_work(scheme, database_url):
+    url = sa.make_url(database_url).set(drivername=scheme).render_as_string(hide_password=False)
+    engine = create_engine(url, application_name="tests")
+    with engine.connect() as conn:
+        assert conn.execute(sa.text("SELECT 1")).scalar_one() == 1
+    engine.dispose()
+
+
+def test_a_server_that_is_not_there_is_an_outage_and_waiting_for_it_ends(tmp_path):
+    engine = create_engine(f"postgresql://postgres@/codelupe?host={tmp_path}", application_name="tests")
+    with pytest.raises(DatabaseUnavailable, match=str(tmp_path)) as caught:
+        wait_for(engine, timeout_s=0)
+    assert is_outage(caught.value)
+    assert is_outage(caught.value.__cause__)
+
+
+def test_waiting_returns_when_the_database_answers(engine):
+    assert wait_for(engine, timeout_s=10) is None
+
+
+def test_a_connection_that_was_cut_is_an_outage(engine):
+    with engine.connect() as victim, engine.connect() as killer:
+        pid = victim.execute(sa.text("SELECT pg_backend_pid()")).scalar_one()
+        killer.execute(sa.text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            victim.execute(sa.text("SELECT 1"))
+        assert is_outage(caught.value)
+        victim.invalidate()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["SELECT 1 / 0", "SELECT nothing", "SET LOCAL statement_timeout = 1; SELECT pg_sleep(9)"],
+    ids=["division", "no such column", "cancelled by its timeout"],
+)
+def test_a_statement_that_fails_is_no_outage(statement, engine):
+    with engine.connect() as conn, pytest.raises(sa.exc.DBAPIError) as caught:
+        conn.execute(sa.text(statement))
+    assert not is_outage(caught.value)
+
+
+def test_a_lock_that_is_not_granted_is_no_outage(engine):
+    with engine.connect() as holder, engine.connect() as waiter:
+        holder.execute(sa.text("SELECT pg_advisory_xact_lock(1)"))
+        waiter.execute(sa.text("SET LOCAL lock_timeout = '1ms'"))
+        with pytest.raises(sa.exc.DBAPIError) as caught:
+            waiter.execute(sa.text("SELECT pg_advisory_xact_lock(1)"))
+    assert isinstance(caught.value.orig, psycopg.errors.LockNotAvailable)
+    assert not is_outage(caught.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), sa.exc.ArgumentError("x")])
+def test_another_error_is_no_outage(error):
+    assert not is_outage(error)
