@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from schema.commands import open_engine
 from sqlalchemy import Engine
 
-from daemon.config import DaemonSettings, Settings, TrainingSettings
+from daemon.config import Settings
 from daemon.device import detect_device
-from daemon.files import write_json
-from daemon.job import Event
+from daemon.files import write_atomically, write_json
+from daemon.job import JOB, Event
 from daemon.paths import LinePaths
+from daemon.prepare import make_job
 from daemon.reports import find_version, open_line_of
 from daemon.supervise import Order, read_failure, run_child
 from monitoring.logs import setup_logging
 from monitoring.progress import Progress
+from schema.commands import open_engine
 from schema.lines import request, set_paused
+from sourcecode.languages import detect_language
 
 
 @click.group()
@@ -145,36 +147,44 @@ def complete(settings: Settings, file: Path, version: str, max_tokens: int, hole
     prefix, found, suffix = text.partition(hole)
     with open_line_of(settings) as (conn, line):
         number = None if version == "base" else find_version(conn, line, version)["number"]
-    paths = LinePaths(settings.home, settings.daemon.line)
-    question = {
-        "base": str(paths.base) if settings.daemon.makes_base else settings.daemon.base_model,
-        "base_revision": settings.daemon.base_revision,
-        "adapter": None if number is None else str(paths.version(number)),
-        "prefix": prefix,
-        "suffix": suffix if found else None,
-        "max_tokens": max_tokens,
-    }
-    click.echo(_ask(settings.daemon, settings.profile, question))
+    language = detect_language(file.name, text)
+    asked = {"prefix": prefix, "suffix": suffix if found else None, "max_new_tokens": max_tokens}
+    if language is not None:
+        asked["language"] = language
+    click.echo(_ask(settings, number, asked))
 
 
-def _ask(settings: DaemonSettings, profile: str, question: dict[str, object]) -> str:
+def _ask(settings: Settings, version: int | None, asked: dict[str, object]) -> str:
     """Let a child write the completion. Raises click.ClickException with the child's own words."""
-    with tempfile.TemporaryDirectory(prefix="codelupe-complete-") as name:
-        job = Path(name)
-        fields = {field: getattr(settings, field) for field in TrainingSettings.model_fields}
-        question |= {"settings": fields, "device": detect_device(profile).kind}
-        write_json(job / "question.json", question)
-        if run_child("complete", job, Listener(), stop_grace_s=settings.stop_grace_s) != "done":
-            raise click.ClickException(f"the child could not complete it: {read_failure(job).message}")
-        return str(json.loads((job / "answer.json").read_bytes())["text"])
+    paths = LinePaths(settings.home, settings.daemon.line)
+    paths.job(0).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="complete-", dir=paths.job(0).parent) as name:
+        folder = Path(name)
+        job = make_job(
+            settings.daemon,
+            paths,
+            device=detect_device(settings.profile).kind,
+            incumbent=None if version is None else paths.version(version),
+        )
+        write_atomically(folder / JOB, job.model_dump_json().encode())
+        write_json(folder / "request.json", asked)
+        listener = Listener()
+        if run_child("complete", folder, listener, stop_grace_s=settings.daemon.stop_grace_s) != "done":
+            raise click.ClickException(f"the child could not complete it: {read_failure(folder).message}")
+    return listener.text
 
 
+@dataclass(slots=True)
 class Listener:
-    """A child whose caller only waits."""
+    """A caller that waits for the child's text."""
+
+    text: str = ""
 
     def obey(self) -> Order:
         """Let it go on."""
         return "go_on"
 
     def on_event(self, event: Event) -> None:
-        """Ignore the event."""
+        """Keep the text."""
+        if event.get("event") == "text":
+            self.text = str(event["text"])

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from daemon.config import TrainingSettings
 
-MEMBERS, VALIDATION, TEST = "members.jsonl", "validation.jsonl", "test.jsonl"
+JOB, MEMBERS, VALIDATION, TEST = "job.json", "members.jsonl", "validation.jsonl", "test.jsonl"
 DONE, FAILED, STOPPED = 0, 1, 3
 
 
@@ -26,7 +26,7 @@ class Job(_Document):
     format_version: Literal[1] = 1
     line: str
     run: int
-    uuid: str
+    uuid: str = ""
     """Identity of the run: what lies in the folder from a run of another database is not taken for its own."""
     kind: Literal["base", "adapter"]
     seed: int

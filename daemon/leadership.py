@@ -34,7 +34,8 @@ class Leadership:
         """
         with self._lock, self.engine.begin() as conn:
             current = fetch_lease(conn, name)
-            if current is not None and current["holder"] not in (self.holder, NOBODY) and not self._is_abandoned(name, current):
+            free_or_ours = current is None or current["holder"] in (self.holder, NOBODY)
+            if current is not None and not free_or_ours and not self._is_abandoned(name, current):
                 self._held.pop(name, None)
                 return None
             lease = acquire_lease(conn, name, self.holder, length_s=self.length_s)

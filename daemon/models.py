@@ -6,13 +6,13 @@ import json
 from typing import Any
 
 import click
-from schema.commands import open_engine
 from sqlalchemy import Connection
 
 from daemon.config import Settings
 from daemon.paths import LinePaths
 from daemon.publish import DamagedVersion, point_current, verify_folder
 from daemon.reports import as_json, describe_run, find_version, open_line_of, print_fields, print_json, print_table
+from schema.commands import open_engine
 from schema.decisions import record_decision
 from schema.lines import fetch_line
 from schema.runs import fetch_evaluations, fetch_run
@@ -65,7 +65,11 @@ def diff_models(settings: Settings, older: str, newer: str) -> None:
         two = [_describe(conn, settings, find_version(conn, line, one)) for one in (older, newer)]
     texts = [json.dumps(one, indent=1, sort_keys=True, default=str).splitlines() for one in two]
     click.echo(
-        "\n".join(difflib.unified_diff(*texts, f"version {two[0]['version']}", f"version {two[1]['version']}", n=0))
+        "\n".join(
+            difflib.unified_diff(
+                texts[0], texts[1], f"version {two[0]['version']}", f"version {two[1]['version']}", n=0
+            )
+        )
     )
 
 

@@ -1,21 +1,19 @@
 """Fill a run's job directory from the ledger: the members the run claimed, and the held-out items it is judged on."""
 
-import heapq
 import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from daemon.config import DaemonSettings, TrainingSettings
 from daemon.context import Led
 from daemon.files import write_atomically, write_lines
-from daemon.job import MEMBERS, TEST, VALIDATION, Item, Job
+from daemon.job import JOB, MEMBERS, TEST, VALIDATION, Item, Job
+from daemon.paths import LinePaths
 from daemon.publish import verify_folder
 from schema.runs import Limits, Member, Run, fetch_held_out, stream_members
 from schema.versions import fetch_version
-from sourcecode.fingerprints import stable_share
-
-_JOB = "job.json"
 
 
 def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
@@ -30,34 +28,49 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
     for name, read in sources.items():
         if not (missing_only and (folder / name).exists()):
             write_lines(folder / name, _as_lines(read(led, run, settings)))
-    write_atomically(folder / _JOB, _job(led, run, settings).model_dump_json(indent=2).encode())
+    job = make_job(settings, ctx.paths, device=ctx.device.kind, incumbent=_incumbent(led, run), run=run)
+    write_atomically(folder / JOB, job.model_dump_json(indent=2).encode())
 
 
 def _belongs(folder: Path, run: Run) -> bool:
     try:
-        return bool(json.loads((folder / _JOB).read_bytes())["uuid"] == run.uuid)
+        return bool(json.loads((folder / JOB).read_bytes())["uuid"] == run.uuid)
     except (FileNotFoundError, ValueError, KeyError):
         return False
 
 
-def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
-    ctx = led.ctx
-    incumbent = None
-    if run.parent_version is not None:
-        incumbent = ctx.paths.version(run.parent_version)
-        with ctx.engine.connect() as conn:
-            row = fetch_version(conn, led.line_id, run.parent_version)
-        verify_folder(incumbent, None if row is None else row["manifest_digest"])
-    own_base = str(ctx.paths.job(run.number) / "base" if run.kind == "base" else ctx.paths.base)
+def _incumbent(led: Led, run: Run) -> Path | None:
+    """Return the adapter that the run continues, after checking every file of it."""
+    if run.parent_version is None:
+        return None
+    with led.ctx.engine.connect() as conn:
+        row = fetch_version(conn, led.line_id, run.parent_version)
+    folder = led.ctx.paths.version(run.parent_version)
+    verify_folder(folder, None if row is None else row["manifest_digest"])
+    return folder
+
+
+def make_job(
+    settings: DaemonSettings,
+    paths: LinePaths,
+    *,
+    device: Literal["cpu", "cuda"],
+    incumbent: Path | None = None,
+    run: Run | None = None,
+) -> Job:
+    """Return the job of a run, or without one that of a single question to a model."""
+    is_base = run is not None and run.kind == "base"
+    number = run.number if run is not None else 0
+    own_base = paths.job(number) / "base" if is_base else paths.base
     return Job(
         line=settings.line,
-        run=run.number,
-        uuid=run.uuid,
-        kind="base" if run.kind == "base" else "adapter",
-        seed=settings.seed + run.number,
-        settings={name: getattr(settings, name) for name in TrainingSettings.model_fields},
-        device=ctx.device.kind,
-        base=own_base if settings.makes_base else settings.base_model,
+        run=number,
+        uuid=run.uuid if run is not None else "",
+        kind="base" if is_base else "adapter",
+        seed=settings.seed + number,
+        settings=TrainingSettings(**{name: getattr(settings, name) for name in TrainingSettings.model_fields}),
+        device=device,
+        base=str(own_base) if settings.makes_base else settings.base_model,
         base_revision=None if settings.makes_base else settings.base_revision,
         incumbent=incumbent,
         replayed=settings.replay_share > 0,
@@ -70,43 +83,26 @@ def _members(led: Led, run: Run, _settings: DaemonSettings) -> Iterator[Member]:
         yield from stream_members(conn, run.id)
 
 
-def _validation(led: Led, run: Run, settings: DaemonSettings) -> Iterator[Member]:
-    return _held_out(led, run, settings, "validation")
+def _validation(led: Led, _run: Run, settings: DaemonSettings) -> Iterator[Member]:
+    return _held_out(led, settings, "validation")
 
 
-def _test(led: Led, run: Run, settings: DaemonSettings) -> Iterator[Member]:
-    return _held_out(led, run, settings, "test")
+def _test(led: Led, _run: Run, settings: DaemonSettings) -> Iterator[Member]:
+    return _held_out(led, settings, "test")
 
 
-def _held_out(led: Led, _run: Run, settings: DaemonSettings, split: str) -> Iterator[Member]:
+def _held_out(led: Led, settings: DaemonSettings, split: str) -> Iterator[Member]:
     limits = Limits(
         min_score=settings.min_quality, min_chars=settings.min_chars, max_rows=settings.max_rows, max_chars_total=None
     )
     with led.ctx.engine.connect() as conn:
-        yield from choose_by_hash(fetch_held_out(conn, led.line_id, split, limits=limits), settings.max_test_chars)
-
-
-def choose_by_hash(members: Iterable[Member], max_chars: int) -> list[Member]:
-    """Return the members whose hashes are smallest, up to `max_chars` in all: the same ones in every round.
-
-    New held-out rows may displace some, rounds apart stay comparable for the rest.
-    """
-    ordered: list[tuple[float, int, Member]] = []
-    for member in members:
-        heapq.heappush(ordered, (stable_share(f"{member.item_kind}:{member.item_id}"), member.item_id, member))
-    chosen: list[Member] = []
-    num_chars = 0
-    while ordered and num_chars < max_chars:
-        member = heapq.heappop(ordered)[2]
-        if chosen and num_chars + len(member.content) > max_chars:
-            break
-        num_chars += len(member.content)
-        chosen.append(member)
-    return sorted(chosen, key=lambda member: member.item_id)
+        yield from fetch_held_out(conn, led.line_id, split, limits=limits, max_chars=settings.max_test_chars)
 
 
 def _as_lines(members: Iterable[Member]) -> Iterator[str]:
     for member in members:
+        if member.content is None:
+            raise RuntimeError(f"the content of {member.repository} {member.file_path} is gone: release the run")
         yield Item(
             ordinal=member.ordinal,
             item_id=member.item_id,

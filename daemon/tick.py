@@ -101,7 +101,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
     needed = policy.num_needed(facts)
     limits = limits_of(settings, for_base=needs_base)
     num_fresh = count_pending(conn, line.id, limits, at_most=needed)
-    num_test_units = count_split(conn, line.id)["test"]["units"] if num_fresh >= needed else None
+    num_test_units = count_split(conn, line.id).get("test", {}).get("units", 0) if num_fresh >= needed else None
     return facts.counted(num_fresh, num_test_units)
 
 

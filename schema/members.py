@@ -44,22 +44,38 @@ def stream_members(conn: sa.Connection, run_id: int) -> Iterator[Member]:
     return _stream(conn, members.join(Repository).order_by(RunItem.ordinal))
 
 
-def fetch_held_out(conn: sa.Connection, line_id: int, split: str, *, limits: Limits) -> Iterator[Member]:
-    """Yield a line's held-out items of one split in order of their ids; ordinals count from 0, limits cut nothing."""
-    ordinal = sa.func.row_number().over(order_by=QueueItem.item_id) - 1
-    item = (ordinal, QueueItem.item_kind, QueueItem.item_id, QueueItem.split, ProcessedFile.content_sha256)
-    joined = sa.and_(ProcessedFile.id == QueueItem.item_id, QueueItem.item_kind == FILE)
-    members = _with_contents(item).join_from(QueueItem, ProcessedFile, joined).join(Repository)
-    held_out = members.where(
-        QueueItem.line_id == line_id,
-        QueueItem.split == split,
-        # ix_training_queue_held_out's own predicate
-        sa.text("training_queue.split <> 'train' AND training_queue.excluded_reason IS NULL"),
-        QueueItem.quarantined_reason.is_(None),
-        ProcessedFile.content.is_not(None),
-        is_eligible(limits),
+def fetch_held_out(
+    conn: sa.Connection, line_id: int, split: str, *, limits: Limits, max_chars: int | None = None
+) -> Iterator[Member]:
+    """Yield a line's held-out items of one split in order of their ids; ordinals count from 0.
+
+    With `max_chars` those whose hashes come first, up to so many characters and at least one item: the same ones in
+    every round, but for newer ones that come before them. Contents are read of the chosen alone.
+    """
+    by_hash = sa.func.sha256(sa.cast(sa.cast(QueueItem.item_id, sa.Text), sa.LargeBinary))
+    chars_before = sa.func.sum(QueueItem.num_chars).over(order_by=(by_hash, QueueItem.item_id)) - QueueItem.num_chars
+    chosen = (
+        sa.select(QueueItem.item_kind, QueueItem.item_id, QueueItem.split, chars_before.label("chars_before"))
+        .join(ProcessedFile, sa.and_(ProcessedFile.id == QueueItem.item_id, QueueItem.item_kind == FILE))
+        .where(
+            QueueItem.line_id == line_id,
+            QueueItem.split == split,
+            # ix_training_queue_held_out's own predicate
+            sa.text("training_queue.split <> 'train' AND training_queue.excluded_reason IS NULL"),
+            QueueItem.quarantined_reason.is_(None),
+            ProcessedFile.content.is_not(None),
+            is_eligible(limits),
+        )
+        .cte("chosen")
     )
-    return _stream(conn, held_out.order_by(QueueItem.item_id))
+    ordinal = sa.func.row_number().over(order_by=chosen.c.item_id) - 1
+    item = (ordinal, chosen.c.item_kind, chosen.c.item_id, chosen.c.split, ProcessedFile.content_sha256)
+    members = (
+        _with_contents(item).join_from(chosen, ProcessedFile, ProcessedFile.id == chosen.c.item_id).join(Repository)
+    )
+    if max_chars is not None:
+        members = members.where(sa.or_(chosen.c.chars_before < max_chars, chosen.c.chars_before == 0))
+    return _stream(conn, members.order_by(chosen.c.item_id))
 
 
 def count_split(conn: sa.Connection, line_id: int) -> dict[str, dict[str, int]]:

@@ -40,11 +40,11 @@ __all__ = [
 _RELEASING = ("held", "rejected", "failed")
 
 
-class StaleRun(Exception):  # noqa: N818
+class StaleRun(Exception):
     """The run is not in the state any more that the caller saw it in."""
 
 
-class RunOpen(Exception):  # noqa: N818
+class RunOpen(Exception):
     """The line has an open run: advance or release that one first."""
 
 
@@ -141,12 +141,22 @@ def fetch_open_run(conn: sa.Connection, line_id: int) -> Run | None:
 
 
 def fetch_run(
-    conn: sa.Connection, *, uuid: str | None = None, line_id: int | None = None, number: int | None = None
+    conn: sa.Connection,
+    *,
+    uuid: str | None = None,
+    run_id: int | None = None,
+    line_id: int | None = None,
+    number: int | None = None,
 ) -> Run | None:
-    """Fetch a run by its uuid, or by its line and number."""
-    if uuid is None and (line_id is None or number is None):
-        raise ValueError("fetch_run needs a uuid, or a line_id and a number")
-    one = Table.uuid == uuid if uuid is not None else sa.and_(Table.line_id == line_id, Table.number == number)
+    """Fetch a run by its uuid, by its id, or by its line and number."""
+    if uuid is not None:
+        one = Table.uuid == uuid
+    elif run_id is not None:
+        one = Table.id == run_id
+    elif line_id is not None and number is not None:
+        one = sa.and_(Table.line_id == line_id, Table.number == number)
+    else:
+        raise ValueError("fetch_run needs a uuid, a run_id, or a line_id and a number")
     row = conn.execute(sa.select(*_COLUMNS).where(one)).one_or_none()
     return Run(*row) if row else None
 

@@ -1,0 +1,134 @@
+"""Sizes of the models: parameters and arithmetic per token, as far as a forecast needs them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from daemon.config import LOCAL_BASE, TrainingSettings
+
+_TINY_HEAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A Qwen2 architecture. `num_*` are counts of parameters unless they name something else."""
+
+    num_layers: int
+    hidden: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    intermediate: int
+    vocabulary: int
+    tied: bool
+
+    @classmethod
+    def from_config(cls, file: Path) -> Self:
+        """Read a config.json of the Qwen2 family. Raises KeyError where it is of another kind."""
+        config = json.loads(file.read_text(encoding="utf-8"))
+        heads, hidden = config["num_attention_heads"], config["hidden_size"]
+        return cls(
+            num_layers=config["num_hidden_layers"],
+            hidden=hidden,
+            num_heads=heads,
+            num_kv_heads=config.get("num_key_value_heads", heads),
+            head_size=config.get("head_dim") or hidden // heads,
+            intermediate=config["intermediate_size"],
+            vocabulary=config["vocab_size"],
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def query(self) -> int:
+        """Width of all query heads."""
+        return self.num_heads * self.head_size
+
+    @property
+    def key(self) -> int:
+        """Width of all key heads, and of all value heads."""
+        return self.num_kv_heads * self.head_size
+
+    @property
+    def projections(self) -> list[tuple[int, int]]:
+        """In and out widths of one layer's q, k, v, o, gate, up and down."""
+        attention = [(self.hidden, self.query), *[(self.hidden, self.key)] * 2, (self.query, self.hidden)]
+        return [*attention, *[(self.hidden, self.intermediate)] * 2, (self.intermediate, self.hidden)]
+
+    @property
+    def num_linear(self) -> int:
+        """Parameters of all projections."""
+        return self.num_layers * sum(wide * high for wide, high in self.projections)
+
+    @property
+    def num_head(self) -> int:
+        """Parameters of the head."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def num_embedding(self) -> int:
+        """Parameters of embeddings and head together: one matrix where they are tied."""
+        return self.num_head * (1 if self.tied else 2)
+
+    def num_lora(self, rank: int) -> int:
+        """Return the parameters of an adapter on all seven projections."""
+        return self.num_layers * rank * sum(wide + high for wide, high in self.projections)
+
+    def forward_flops(self, document_tokens: float) -> float:
+        """Return the operations to evaluate one token in documents of that length."""
+        return 2 * (self.num_linear + self.num_head) + self._attention(document_tokens)
+
+    def pretrain_flops(self, document_tokens: float) -> float:
+        """Return the operations to train every weight on one token."""
+        return 3 * self.forward_flops(document_tokens)
+
+    def lora_flops(self, rank: int, document_tokens: float, *, recompute: bool) -> float:
+        """Return the operations to train an adapter on one token.
+
+        The frozen base takes 2 per weight forward and 2 for the gradient of its input, none for its own; the adapter
+        takes 6; recomputation repeats the forward pass of the layers.
+        """
+        attention, adapter = self._attention(document_tokens), self.num_lora(rank)
+        flops = 4 * (self.num_linear + self.num_head) + 6 * adapter + 3 * attention
+        return flops + (2 * self.num_linear + 2 * adapter + attention if recompute else 0)
+
+    def _attention(self, document_tokens: float) -> float:
+        return 2 * document_tokens * self.query * self.num_layers
+
+
+# From the config.json of each model; Qwen2.5 and Qwen2.5-Coder, base and Instruct, are alike.
+SHAPES = {
+    "0.5B": Shape(24, 896, 14, 2, 64, 4864, 151_936, tied=True),
+    "1.5B": Shape(28, 1536, 12, 2, 128, 8960, 151_936, tied=True),
+    "3B": Shape(36, 2048, 16, 2, 128, 11_008, 151_936, tied=True),
+    "7B": Shape(28, 3584, 28, 4, 128, 18_944, 152_064, tied=False),
+    "14B": Shape(48, 5120, 40, 8, 128, 13_824, 152_064, tied=False),
+    "32B": Shape(64, 5120, 40, 8, 128, 27_648, 152_064, tied=False),
+}
+
+
+def find_shape(settings: TrainingSettings) -> Shape | None:
+    """Return the shape of the configured base: made here, a known name, or a folder with a config.json; else None."""
+    name = settings.base_model
+    if name == LOCAL_BASE:
+        return local_shape(settings)
+    config = Path(name).expanduser() / "config.json"
+    if config.is_file():
+        return Shape.from_config(config)
+    parts = name.split("/")[-1].split("-")
+    return next((shape for size, shape in SHAPES.items() if parts[0] == "Qwen2.5" and size in parts), None)
+
+
+def local_shape(settings: TrainingSettings) -> Shape:
+    """Return the shape of the base that is made on this machine."""
+    num_heads = settings.hidden_size // _TINY_HEAD
+    return Shape(
+        num_layers=settings.num_layers,
+        hidden=settings.hidden_size,
+        num_heads=num_heads,
+        num_kv_heads=max(1, num_heads // 2),
+        head_size=_TINY_HEAD,
+        intermediate=settings.intermediate_size,
+        vocabulary=settings.vocabulary,
+        tied=True,
+    )
