@@ -38,8 +38,8 @@ _PHRASES: list[tuple[str, tuple[str, ...]]] = [
         ("redistribution and use in source and binary forms", "to endorse or promote products derived from"),
     ),
     ("BSD-2-Clause", ("redistribution and use in source and binary forms", "this software is provided")),
-    ("ISC", ("permission to use, copy, modify, and/or distribute this software for any purpose", "provided that the above copyright")),
-    ("ISC", ("permission to use, copy, modify, and distribute this software for any purpose", "provided that the above copyright")),
+    ("ISC", ("permission to use, copy, modify, and/or distribute this software", "provided that the above copyright")),
+    ("ISC", ("permission to use, copy, modify, and distribute this software", "provided that the above copyright")),
     (
         "0BSD",
         ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is",),

@@ -7,7 +7,7 @@ falls to 0 at what they reject; the two ends are the constants below.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,9 @@ _CODE_LIKE = re.compile(
     r".*[:;{(=]|[\w.]+\(.*\)[;:,]?$|.*[;{}]$|\}|else\b.*[:{]$)"
 )
 _COMMENT_MARK = re.compile(r"^(?:///?|//!|#+|/\*+|\*+/?)\s?")
+# Of a block of comments this share must read like code before all of it is taken for code.
+_DEAD_SHARE = 0.3
+_MIN_DEAD_LINES = 4
 _MIN_REPEATED_CHARS = 8
 _WINDOW_LINES = 3
 
@@ -49,9 +52,10 @@ def score(language: str, text: str, tree: Tree) -> Score:
     data = text.encode()
     measures = measure(language, data, tree)
     lines = text.split("\n")
+    dead_share = _measure_dead_code(measures, lines)
     details = {
-        "structure": _rate_structure(measures, lines),
-        "documentation": _rate_documentation(measures, lines),
+        "structure": _rate_structure(measures, lines, dead_share),
+        "documentation": _rate_documentation(measures, lines, dead_share),
         "complexity": _rate_complexity(measures),
         "naming": _rate_naming(language, measures),
         "security": _rate_security(language, data, measures, _count_code_lines(measures, lines)),
@@ -61,7 +65,7 @@ def score(language: str, text: str, tree: Tree) -> Score:
     return Score(total=round(total, 1), components=components, details=details)
 
 
-def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
+def _rate_structure(measures: Measures, lines: Sequence[str], dead_share: float) -> dict[str, Any]:
     num_code_lines = _count_code_lines(measures, lines)
     long_share = _share(sum(len(line) > LONG_LINE_CHARS for line in lines), len(lines))
     repeated_share = _measure_repetition(lines)
@@ -75,7 +79,7 @@ def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
         (0.2, _fall(repeated_share, good=0.0, bad=0.2)),
     )
     return {
-        "rating": rating,
+        "rating": rating * (1 - min(1.0, 2 * dead_share)),
         "num_code_lines": num_code_lines,
         "num_functions": len(measures.functions),
         "mean_function_lines": round(function_lines, 1),
@@ -85,11 +89,10 @@ def _rate_structure(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _rate_documentation(measures: Measures, lines: Sequence[str]) -> dict[str, Any]:
+def _rate_documentation(measures: Measures, lines: Sequence[str], dead_share: float) -> dict[str, Any]:
     rows = measures.comment_rows | measures.docstring_rows
     filled = [row for row, line in enumerate(lines) if line.strip()]
     comment_share = _share(len(rows.intersection(filled)), len(filled))
-    dead_share = _measure_dead_code(measures, lines)
     coverage = _share(measures.num_public_documented, measures.num_public)
     # Nothing public to document: the comments have to speak for the file.
     density = min(_fall(comment_share, good=0.25, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))
@@ -97,7 +100,7 @@ def _rate_documentation(measures: Measures, lines: Sequence[str]) -> dict[str, A
         coverage = 0.6 * density
     rating = _mean((0.6, coverage), (0.15, float(measures.has_header)), (0.25, density))
     return {
-        "rating": rating * (1 - min(1.0, 4 * dead_share)),
+        "rating": rating * (1 - min(1.0, 3 * dead_share)),
         "documented_share": round(coverage, 3),
         "num_public": measures.num_public,
         "has_header": measures.has_header,
@@ -160,9 +163,24 @@ def _measure_repetition(lines: Sequence[str]) -> float:
 
 
 def _measure_dead_code(measures: Measures, lines: Sequence[str]) -> float:
-    """Return the share of all lines that are comments and read like code."""
-    texts = (_COMMENT_MARK.sub("", lines[row].strip()) for row in measures.comment_rows if row < len(lines))
-    return _share(sum(bool(_CODE_LIKE.match(text)) for text in texts), len(lines))
+    """Return the share of all lines that are code behind comment marks; prose around it is counted with it."""
+    num_dead = 0
+    for rows in _runs(row for row in measures.comment_rows if row < len(lines)):
+        texts = [_COMMENT_MARK.sub("", lines[row].strip()).strip() for row in rows]
+        num_like_code = sum(bool(_CODE_LIKE.match(text)) for text in texts)
+        is_dead = len(texts) >= _MIN_DEAD_LINES and num_like_code >= _DEAD_SHARE * len(texts)
+        num_dead += len(texts) if is_dead else num_like_code
+    return _share(num_dead, len(lines))
+
+
+def _runs(numbers: Iterable[int]) -> list[list[int]]:
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return runs
 
 
 def _weight(function: Function) -> int:

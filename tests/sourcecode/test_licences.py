@@ -5,13 +5,13 @@ import pytest
 from sourcecode.licences import detect_licence, is_licence_name, spdx_header
 
 _TEXTS = {
-    "MIT": "MIT License\n\nPermission is hereby granted, free of charge, to any person\nobtaining a copy of this software"
+    "MIT": "MIT License\n\nPermission is hereby granted, free of charge, to any person\nobtaining a copy of this software"  # noqa: E501
     " ... to deal in the Software without restriction, including",
     "Apache-2.0": "    Apache License\n    Version 2.0, January 2004\n   http://www.apache.org/licenses/",
-    "BSD-3-Clause": "Redistribution and use in source and binary forms, with or without ... Neither the name of X may be used"
+    "BSD-3-Clause": "Redistribution and use in source and binary forms, with or without ... Neither the name of X may be used"  # noqa: E501
     " to endorse or promote products derived from this software. THIS SOFTWARE IS PROVIDED",
     "BSD-2-Clause": "Redistribution and use in source and binary forms ... THIS SOFTWARE IS PROVIDED BY",
-    "ISC": "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby"
+    "ISC": "Permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is hereby"  # noqa: E501
     " granted, provided that the above copyright notice and this permission notice appear",
     "MPL-2.0": "Mozilla Public License Version 2.0\n=====",
     "Unlicense": "This is free and unencumbered software released into the public domain.",

@@ -16,7 +16,7 @@ from sourcecode.syntax import parse
 
 _STDLIB = Path(sysconfig.get_path("stdlib"))
 _NAMES = (
-    "abc argparse ast base64 bisect bdb calendar cmd code codecs configparser contextlib copy csv dataclasses difflib dis"
+    "abc argparse ast base64 bisect bdb calendar cmd code codecs configparser contextlib copy csv dataclasses difflib dis"  # noqa: E501
     " doctest enum filecmp fileinput fnmatch fractions ftplib functools getpass gettext glob gzip heapq hmac imaplib"
     " inspect locale lzma mailbox mimetypes netrc numbers optparse pathlib pdb pickle platform plistlib pprint profile"
     " queue quopri random reprlib sched selectors shelve shlex shutil smtplib socket socketserver statistics string"
@@ -145,12 +145,12 @@ def test_the_total_is_the_weighted_mean_of_five_explained_components() -> None:
 
 
 GOOD = {
-    "python": '"""Sums."""\n\n\ndef total_price(items: list[float]) -> float:\n    """Return the sum of all prices."""\n    total = 0.0\n    for price in items:\n        if price > 0:\n            total += price\n    return total\n',
-    "go": "// Package prices sums.\npackage prices\n\n// TotalPrice returns the sum of all prices.\nfunc TotalPrice(items []float64) float64 {\n\ttotal := 0.0\n\tfor _, price := range items {\n\t\tif price > 0 {\n\t\t\ttotal += price\n\t\t}\n\t}\n\treturn total\n}\n",
-    "rust": "//! Sums.\n\n/// Returns the sum of all prices.\npub fn total_price(items: &[f64]) -> f64 {\n    let mut total = 0.0;\n    for price in items {\n        if *price > 0.0 {\n            total += price;\n        }\n    }\n    total\n}\n",
-    "typescript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items: number[]): number {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
-    "javascript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items) {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
-    "dart": "/// Sums.\nlibrary prices;\n\n/// Returns the sum of all prices.\ndouble totalPrice(List<double> items) {\n  var total = 0.0;\n  for (final price in items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",
+    "python": '"""Sums."""\n\n\ndef total_price(items: list[float]) -> float:\n    """Return the sum of all prices."""\n    total = 0.0\n    for price in items:\n        if price > 0:\n            total += price\n    return total\n',  # noqa: E501
+    "go": "// Package prices sums.\npackage prices\n\n// TotalPrice returns the sum of all prices.\nfunc TotalPrice(items []float64) float64 {\n\ttotal := 0.0\n\tfor _, price := range items {\n\t\tif price > 0 {\n\t\t\ttotal += price\n\t\t}\n\t}\n\treturn total\n}\n",  # noqa: E501
+    "rust": "//! Sums.\n\n/// Returns the sum of all prices.\npub fn total_price(items: &[f64]) -> f64 {\n    let mut total = 0.0;\n    for price in items {\n        if *price > 0.0 {\n            total += price;\n        }\n    }\n    total\n}\n",  # noqa: E501
+    "typescript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items: number[]): number {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",  # noqa: E501
+    "javascript": "/** Sums. */\n\n/** Returns the sum of all prices. */\nexport function totalPrice(items) {\n  let total = 0;\n  for (const price of items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",  # noqa: E501
+    "dart": "/// Sums.\nlibrary prices;\n\n/// Returns the sum of all prices.\ndouble totalPrice(List<double> items) {\n  var total = 0.0;\n  for (final price in items) {\n    if (price > 0) {\n      total += price;\n    }\n  }\n  return total;\n}\n",  # noqa: E501
 }
 RISKS = {
     "python": "\neval(items)\n",

@@ -10,10 +10,10 @@ from sourcecode.languages import LANGUAGES
 from sourcecode.syntax import count_nesting, cut_points, holes, measure_errors, parse, top_level_spans
 
 EXAMPLES = {
-    "python": '"""Über."""\n\n\ndef add(a, b):\n    if a:\n        return a + b\n    # süß\n    return b\n\n\nprint(\n    add(1, 2)\n)\n',
+    "python": '"""Über."""\n\n\ndef add(a, b):\n    if a:\n        return a + b\n    # süß\n    return b\n\n\nprint(\n    add(1, 2)\n)\n',  # noqa: E501
     "go": "package p\n\n// Grüße\nfunc Add(a, b int) int {\n\tif a > 0 {\n\t\treturn a + b\n\t}\n\treturn b\n}\n",
-    "rust": "/// Grüße\nfn add(a: u32, b: u32) -> u32 {\n    let c = add(a, b);\n    c + 1\n}\n\n#[test]\nfn other() {}\n",
-    "typescript": "/** Grüße */\nexport class A<T> {\n  x: number = 1;\n  add(a: number): number {\n    return f(a, 2);\n  }\n}\n",
+    "rust": "/// Grüße\nfn add(a: u32, b: u32) -> u32 {\n    let c = add(a, b);\n    c + 1\n}\n\n#[test]\nfn other() {}\n",  # noqa: E501
+    "typescript": "/** Grüße */\nexport class A<T> {\n  x: number = 1;\n  add(a: number): number {\n    return f(a, 2);\n  }\n}\n",  # noqa: E501
     "javascript": "// Grüße\nfunction add(a, b) {\n  const c = g(a, b);\n  return c;\n}\n\nadd(1, 2);\n",
     "dart": "/// Grüße\nclass A {\n  final int x = 1;\n  int add(int a) {\n    return f(a, 2);\n  }\n}\n",
 }
