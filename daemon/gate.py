@@ -92,10 +92,9 @@ def judge(items: Sequence[ItemBits], *, confidence: float, rounds: int, seed: in
     reference = INCUMBENT if all(INCUMBENT in item.bits for item in items) else BASE
     resampled: Literal["unit", "file"] = "unit" if len({item.unit for item in items}) >= MIN_UNITS else "file"
     sums = _sum_groups(items, sorted({BASE, reference, CANDIDATE}), resampled)
-    counts_seed = np.random.SeedSequence(seed)
     measured = {
         name: measure_interval(
-            sums[CANDIDATE] - sums[name], sums["bytes"], confidence=confidence, rounds=rounds, seed=counts_seed
+            sums[CANDIDATE] - sums[name], sums["bytes"], confidence=confidence, rounds=rounds, seed=seed
         )
         for name in {BASE, reference}
     }
@@ -124,9 +123,7 @@ def judge(items: Sequence[ItemBits], *, confidence: float, rounds: int, seed: in
     )
 
 
-def measure_interval(
-    differences: Array, num_bytes: Array, *, confidence: float, rounds: int, seed: int | np.random.SeedSequence
-) -> Interval:
+def measure_interval(differences: Array, num_bytes: Array, *, confidence: float, rounds: int, seed: int) -> Interval:
     """Return the difference of sums per byte and its percentile bootstrap interval.
 
     `differences` and `num_bytes` are [groups]: the difference in bits, and the bytes, of each unit or file. The same
@@ -146,7 +143,7 @@ def measure_interval(
 
 
 def min_groups(confidence: float) -> int:
-    """Return how many units or files it takes for a two-sided sign test, all of them agreeing, to reach a confidence."""
+    """Return how many units or files, all agreeing, a two-sided sign test needs to reach a confidence."""
     return math.ceil(1 + math.log2(1 / (1 - confidence)))
 
 

@@ -1,5 +1,6 @@
 """How many bytes a run needs on its device, part by part, before anything is loaded."""
 
+import re
 from dataclasses import asdict, dataclass
 
 from daemon.config import TrainingSettings
@@ -54,6 +55,12 @@ def estimate_memory(shape: Shape, settings: TrainingSettings, device: str) -> Me
 def usable_bytes(memory_bytes: int, device: str) -> int:
     """Return how much of a device's memory a run may plan with."""
     return round(memory_bytes * (1 - _SPARE[device]))
+
+
+def profile_memory_bytes(profile: str) -> int | None:
+    """Return the memory of the card that a profile is for (`gpu-24gb`: 24 GiB); None for the others."""
+    found = re.fullmatch(r"gpu-(\d+)gb", profile)
+    return int(found[1]) << 30 if found else None
 
 
 def find_fitting(shape: Shape, settings: TrainingSettings, device: str, limit: int) -> dict[str, object] | None:

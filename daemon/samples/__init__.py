@@ -4,7 +4,14 @@ from daemon.samples.builders import build_all, build_samples, evaluation_samples
 from daemon.samples.drafts import Sample
 from daemon.samples.frames import Frames, NoRoom
 from daemon.samples.packing import density, pack
-from daemon.samples.tokens import SPECIAL_TOKENS, TokenizerError, load_tokenizer, tokenizer_digest, train_tokenizer
+from daemon.samples.tokens import (
+    SPECIAL_TOKENS,
+    TokenizerError,
+    chars_per_token,
+    load_tokenizer,
+    tokenizer_digest,
+    train_tokenizer,
+)
 
 __all__ = [
     "SPECIAL_TOKENS",
@@ -14,6 +21,7 @@ __all__ = [
     "TokenizerError",
     "build_all",
     "build_samples",
+    "chars_per_token",
     "density",
     "evaluation_samples",
     "load_tokenizer",

@@ -64,8 +64,8 @@ class Frames:
         room = sequence_tokens - framed - 1
         if room < MIN_ROOM:
             raise NoRoom(
-                f"sequence_tokens ({sequence_tokens}) leaves {room} tokens for code beside the frame's {framed + 1}: set "
-                f" CODELUPE_SEQUENCE_TOKENS to at least {-(-(framed + 1 + MIN_ROOM) // 64) * 64}"
+                f"sequence_tokens ({sequence_tokens}) leaves {room} tokens for code beside the frame's {framed + 1}: "
+                f"set CODELUPE_SEQUENCE_TOKENS to at least {-(-(framed + 1 + MIN_ROOM) // 64) * 64}"
             )
         return room
 

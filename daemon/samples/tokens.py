@@ -114,6 +114,12 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
     return encoded
 
 
+def chars_per_token(tokenizer: Tokenizer, texts: Sequence[str]) -> float | None:
+    """Return how many characters of these texts a token stands for, on average; None without a token."""
+    num_tokens = sum(map(len, encode_texts(tokenizer, texts)))
+    return sum(map(len, texts)) / num_tokens if num_tokens else None
+
+
 def _harden(tokenizer: Tokenizer, name: str) -> Tokenizer:
     missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
     if missing:
