@@ -125,7 +125,8 @@ def claim_run(
     if num_taken == 0:
         savepoint.rollback()
         return None
-    ledger.add_replay(conn, run_id, line_id, number, first_ordinal=num_taken, num_rows=int(replay_share * num_taken))
+    if num_replayed := int(replay_share * num_taken):
+        ledger.add_replay(conn, run_id, line_id, number, first_ordinal=num_taken, num_rows=num_replayed)
     savepoint.commit()
     digest = ledger.digest_members(conn, run_id)
     done = sa.update(Table).where(Table.id == run_id).values(members_digest=digest).returning(*_COLUMNS)

@@ -1,0 +1,130 @@
+"""The hot queries use their indexes on tables of a hundred thousand rows and more: what PostgreSQL plans, not times."""
+
+import json
+import re
+
+import pytest
+import sqlalchemy as sa
+
+from schema.backlog import Limits
+from schema.database import create_engine
+from schema.lines import open_line
+from schema.repositories import claim_repository
+from schema.runs import count_members, count_pending, fetch_open_run
+from tests.builders import hold_line, open_run
+
+NUM_FILES = 120_000
+LIMITS = Limits(min_score=70, min_chars=50, max_chars_total=50_000_000, max_rows=1000)
+SEED = [
+    """
+    INSERT INTO repositories (source, kind, origin, name, state, priority)
+    SELECT 'https://example.org/' || n, 'git', 'crawler', n::text,
+        CASE WHEN n % 50 = 0 THEN 'queued' ELSE 'done' END, n % 7
+    FROM generate_series(1, 100000) AS n
+    """,
+    f"""
+    INSERT INTO processed_files (
+        repository_id, file_path, blob_oid, language, content, content_sha256, num_chars, num_lines, quality_score,
+        score_detail, scorer_version, owner, unit, split, created_at
+    )
+    SELECT (SELECT min(id) FROM repositories), 'file_' || n, n::text, 'python', '', md5(n::text), 40 + n % 5000, 1,
+        (n * 7919) % 101, '{{}}', 1, 'owner', 'unit_' || n % 500,
+        CASE WHEN n % 20 = 0 THEN 'test' ELSE 'train' END, now() - n * interval '1 minute'
+    FROM generate_series(1, {NUM_FILES}) AS n
+    """,
+]
+
+
+@pytest.fixture(scope="module")
+def large_engine(empty_database, migrated_template):
+    engine = create_engine(empty_database(migrated_template), application_name="tests")
+    with engine.begin() as conn:
+        for statement in SEED:
+            conn.execute(sa.text(statement))
+        open_line(conn, name="qwen", base_model="base")
+        conn.execute(sa.text("ANALYZE"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(sa.text("VACUUM training_queue"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def conn(large_engine):
+    with large_engine.connect() as conn:
+        yield conn
+        conn.rollback()
+
+
+def explain(conn, pattern, call):
+    """Return the plan's nodes of the one statement matching `pattern` that `call` executes, and its result."""
+    plans = []
+
+    def look(conn, cursor, statement, parameters, context, executemany):
+        if re.search(pattern, statement):
+            with conn.connection.driver_connection.cursor() as own:
+                own.execute(f"EXPLAIN (FORMAT JSON) {statement}", parameters)
+                (plan,) = own.fetchone()
+                plans.append(plan if isinstance(plan, list) else json.loads(plan))
+
+    sa.event.listen(conn, "before_cursor_execute", look)
+    result = call()
+    sa.event.remove(conn, "before_cursor_execute", look)
+    ((top,),) = plans
+    return list(walk(top["Plan"])), result
+
+
+def walk(node):
+    yield node
+    for child in node.get("Plans", []):
+        yield from walk(child)
+
+
+def find(nodes, *kinds):
+    return [node for node in nodes if node["Node Type"] in kinds]
+
+
+def test_the_ready_check_reads_only_its_index_and_stops_early(conn):
+    line = open_line(conn, name="qwen", base_model="base")
+    nodes, num = explain(conn, r"count\(\*\)", lambda: count_pending(conn, line.id, LIMITS, at_most=1000))
+    assert num == 1000
+    (scan,) = find(nodes, "Index Only Scan", "Index Scan", "Seq Scan", "Bitmap Heap Scan")
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "ix_training_queue_pending")
+    assert find(nodes, "Limit")
+    assert not find(nodes, "Sort", "Hash Join")
+
+
+def test_the_claim_walks_its_index_in_order_and_looks_up_only_what_it_takes(conn):
+    line = open_line(conn, name="qwen", base_model="base")
+    lease = hold_line(conn)
+    nodes, run = explain(conn, "INSERT INTO training_run_items", lambda: open_run(conn, line.id, lease, limits=LIMITS))
+    assert count_members(conn, run.id) == {"train": 1000}
+    (locked,) = find(nodes, "LockRows")
+    below = list(walk(locked))
+    (scan,) = find(below, "Index Scan", "Index Only Scan", "Seq Scan", "Bitmap Heap Scan")
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Scan", "ix_training_queue_pending")
+    assert not find(below, "Sort"), "the best rows come in the index's order, not by sorting the whole queue"
+    assert not find(nodes, "Seq Scan")
+
+
+def test_the_next_repository_is_found_through_its_index(conn):
+    nodes, claim = explain(conn, "UPDATE repositories", lambda: claim_repository(conn, lease_s=60))
+    assert claim is not None
+    names = {node["Index Name"] for node in find(nodes, "Index Scan", "Index Only Scan")}
+    assert names == {"ix_repositories_claim", "pk_repositories"}
+    assert not find(nodes, "Seq Scan", "Sort")
+
+
+def test_the_open_run_is_found_through_its_index(conn):
+    line = open_line(conn, name="qwen", base_model="base")
+    conn.execute(
+        sa.text("""
+            INSERT INTO training_runs (uuid, line_id, number, kind, state, fence, config, members_digest)
+            SELECT n::text, :line, n, 'adapter', 'promoted', 1, '{}', '' FROM generate_series(1, 5000) AS n
+        """),
+        {"line": line.id},
+    )
+    conn.execute(sa.text("ANALYZE training_runs"))
+    nodes, run = explain(conn, "FROM training_runs", lambda: fetch_open_run(conn, line.id))
+    assert run is None
+    assert [node["Index Name"] for node in nodes] == ["uq_training_runs_open"]
