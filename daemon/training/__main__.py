@@ -1,0 +1,86 @@
+"""`python -m daemon.training VERB JOB_DIR`: one verb as a child. Files: daemon/job.py; pipe: child.py."""
+
+import errno
+import importlib
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from daemon.job import DONE, FAILED, STOPPED, Failure, Job
+from daemon.training.child import Child, Failed, Stopped, open_child, save_failure
+
+VERBS = ("pretrain", "train", "evaluate", "complete")
+
+
+def main() -> int:
+    """Parse the two arguments and run."""
+    if len(sys.argv) != 3 or sys.argv[1] not in VERBS:
+        sys.stderr.write(f"usage: python -m daemon.training {'|'.join(VERBS)} JOB_DIR\n")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return run(sys.argv[1], Path(sys.argv[2]).resolve(), open_child())
+
+
+def run(verb: str, job_dir: Path, child: Child) -> int:
+    """Run a verb; turn what it raises into the exit status and error.json."""
+    try:
+        work(verb, job_dir, child)
+    except Stopped:
+        return STOPPED
+    except Failed as error:
+        failure = error.failure.model_copy(update={"traceback": traceback.format_exc()})
+    except Exception as error:  # noqa: BLE001  (the edge of the child: the parent must learn why)
+        failure = classify(error)
+    else:
+        return DONE
+    logging.getLogger(__name__).error("%s: %s\n%s", failure.reason, failure.message, failure.traceback)
+    save_failure(job_dir, failure)
+    return FAILED
+
+
+def work(verb: str, job_dir: Path, child: Child) -> None:
+    """Do it. Libraries are imported here: they take seconds, and the pipe is obeyed meanwhile."""
+    set_environment()
+    child.phase("import")
+    if verb == "complete":  # short, and no reason to wait for a training
+        from daemon.training.complete import complete
+
+        complete(job_dir, child)
+        return
+    from daemon.training.device import hold_device
+    from daemon.training.model import device_name
+    from daemon.training.tracking import track
+
+    job = Job.model_validate_json((job_dir / "job.json").read_text())
+    act = getattr(importlib.import_module(f"daemon.training.{verb}"), verb)
+    with hold_device(job_dir.parents[1], device_name(job), child), track(verb, job, job_dir, child):
+        act(job, job_dir, child)
+
+
+def set_environment() -> None:
+    """Keep libraries from talking to anybody about what they do."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
+def classify(error: Exception) -> Failure:
+    """Say what kind of failure an unexpected error is."""
+    text = f"{type(error).__name__}: {error}"
+    reason = "exception"
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        reason = "out_of_memory"
+    elif isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+        reason = "disk"
+    elif "CUDA error" in text or "AcceleratorError" in text:
+        reason = "device"
+    return Failure.model_validate(
+        {"reason": reason, "message": text, "data_caused": False, "traceback": traceback.format_exc()}
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Checkpoints: whole or not there, hashed, the last two kept, a torn one passed over."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from daemon.files import TEMPORARY, digest_folder
+from daemon.training.folders import new_folder
+
+KEPT = 2
+MANIFEST = "manifest.json"
+
+
+@contextlib.contextmanager
+def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
+    """Yield the folder to fill; then hash it, move it in place, and drop all but the newest two."""
+    with new_folder(folder / f"checkpoint-{step:08d}") as temporary:
+        yield temporary
+        (temporary / MANIFEST).write_text(json.dumps(digest_folder(temporary)))
+    for old in _by_age(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint whose every file has its hash; None where there is none."""
+    return next((path for path in _by_age(folder) if _is_whole(path)), None)
+
+
+def _by_age(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob("checkpoint-*") if not path.name.endswith(TEMPORARY)]
+    return sorted(found, reverse=True)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        digests = json.loads((path / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(digest_folder(path, without=MANIFEST) == digests)

@@ -1,0 +1,99 @@
+"""Verb `evaluate`: the test split under base, incumbent and candidate, item by item, on one loaded base."""
+
+import contextlib
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from daemon.files import write_json
+from daemon.job import TEST, EvaluationResult, Item, ItemBits, Job
+from daemon.samples import Sample, build_all
+from daemon.training.attention import choose_attention
+from daemon.training.child import Child
+from daemon.training.data import collate, pack_rows, read_items
+from daemon.training.lora import load_adapters
+from daemon.training.loss import token_losses
+from daemon.training.model import compute_dtype, head, hidden_at_targets, load_base, load_base_tokenizer, prepare_device
+
+
+def evaluate(job: Job, job_dir: Path, child: Child) -> None:
+    """Write evaluation.json."""
+    started, settings = time.monotonic(), job.settings
+    prepare_device(job)
+    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    child.phase("tokenize")
+    tokenizer = load_base_tokenizer(job)
+    items = list(read_items(job_dir / TEST))
+    samples = list(build_all(items, tokenizer, settings, seed=None))
+    child.phase("load")
+    model = load_base(job, attention)
+    adapters = {"candidate": job_dir / "adapter"}
+    if job.incumbent is not None:
+        adapters["incumbent"] = job.incumbent
+    model = load_adapters(model, adapters)
+    bits: dict[str, dict[int, float]] = {}
+    for name in ("base", *adapters):
+        child.phase(f"evaluate {name}")
+        with using(model, None if name == "base" else name):
+            bits[name] = sum_bits(model, samples, job, child, flat=attention.flat)
+    result = EvaluationResult(items=collect(items, samples, bits), seconds=round(time.monotonic() - started, 3))
+    write_json(job_dir / "evaluation.json", result.model_dump())
+
+
+@contextlib.contextmanager
+def using(model: Any, adapter: str | None) -> Any:
+    """Make one adapter count, or none."""
+    if adapter is None:
+        with model.disable_adapter():
+            yield
+    else:
+        model.set_adapter(adapter)
+        yield
+
+
+@torch.no_grad()
+def sum_bits(model: Any, samples: list[Sample], job: Job, child: Child, *, flat: bool) -> dict[int, float]:
+    """Return −Σ log2 p over the completion tokens of each item, by item id."""
+    settings = job.settings
+    packed = pack_rows(samples, settings.sequence_tokens)
+    total: dict[int, float] = defaultdict(float)
+    for start in range(0, len(packed), settings.micro_batch):
+        child.check_stop()
+        rows = packed.rows[start : start + settings.micro_batch]
+        batch = {
+            name: value.to(job.device) if isinstance(value, torch.Tensor) else value
+            for name, value in collate(rows, flat=flat).items()
+        }
+        losses = token_losses(hidden_at_targets(model, batch, compute_dtype(settings)), head(model), batch["targets"])
+        owners = [sample.item_id for row in rows for sample in row]
+        nats = torch.zeros(len(owners), dtype=torch.float64, device=losses.device)
+        nats.index_add_(0, batch["sample_index"], losses.double())
+        for item_id, value in zip(owners, nats.tolist(), strict=True):
+            total[item_id] += value / math.log(2)
+        child.emit("progress", done=min(start + settings.micro_batch, len(packed)), total=len(packed))
+    return total
+
+
+def collect(items: list[Item], samples: list[Sample], bits: dict[str, dict[int, float]]) -> list[ItemBits]:
+    """Put together what each item's samples cost under each model; an item without a sample is left out."""
+    num_bytes: dict[int, int] = defaultdict(int)
+    num_tokens: dict[int, int] = defaultdict(int)
+    for sample in samples:
+        num_bytes[sample.item_id] += sample.completion_bytes
+        num_tokens[sample.item_id] += len(sample.input_ids) - max(1, sample.prompt_tokens)
+    return [
+        ItemBits(
+            item_id=item.item_id,
+            unit=item.unit,
+            language=item.language,
+            num_bytes=num_bytes[item.item_id],
+            num_tokens=num_tokens[item.item_id],
+            bits={name: of_item[item.item_id] for name, of_item in bits.items()},
+        )
+        for item in items
+        if num_tokens[item.item_id]
+    ]

@@ -1,0 +1,91 @@
+"""The adapter: made new or continued from the incumbent's, and kept apart from the base for ever."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor
+
+from daemon.job import Job
+from daemon.training.model import keep_trainable
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+State = dict[str, Tensor]
+
+
+def attach_adapter(base: Any, job: Job) -> Any:
+    """Put a trainable adapter on the base: a new one, or the incumbent's weights to go on from."""
+    settings = job.settings
+    if job.incumbent is not None:
+        model = PeftModel.from_pretrained(base, str(job.incumbent), is_trainable=True)
+    else:
+        model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
+    if settings.recompute:
+        # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
+        _recompute(model.get_base_model())
+        model.enable_input_require_grads()
+    keep_trainable(model)
+    return model
+
+
+def _recompute(base: Any) -> None:
+    # transformers renamed it in 5.2x; 5.17 knows the old name only, the new ones warn about it.
+    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _shape(job: Job) -> dict[str, Any]:
+    settings = job.settings
+    return {
+        "r": settings.lora_rank,
+        "lora_alpha": settings.lora_alpha,
+        "target_modules": TARGETS,
+        "lora_dropout": 0.0,
+        "bias": "none",
+    }
+
+
+def load_adapters(base: Any, folders: dict[str, Path]) -> Any:
+    """Put finished adapters side by side on one base, by name, to evaluate or complete with."""
+    model: Any = None
+    for name, folder in folders.items():
+        if model is None:
+            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name)
+        else:
+            model.load_adapter(str(folder), adapter_name=name)
+    keep_trainable(model)
+    return model
+
+
+def trainable_state(model: Any) -> State:
+    """Copy every trained parameter to host memory."""
+    return {
+        name: parameter.detach().to("cpu", copy=True)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def restore_state(model: Any, state: State) -> None:
+    """Put back what `trainable_state` copied; raise KeyError where the parameters are not the same ones."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if parameters.keys() != state.keys():
+        raise KeyError(f"the checkpoint has {len(state)} trained tensors, this model {len(parameters)}")
+    for name, parameter in parameters.items():
+        parameter.copy_(state[name])
+
+
+def save_adapter(model: Any, job: Job, folder: Path) -> None:
+    """Write adapter_model.safetensors and adapter_config.json, which name the base and no path of this machine."""
+    save_file(get_peft_model_state_dict(model, save_embedding_layers=False), folder / "adapter_model.safetensors")
+    config = model.peft_config["default"]
+    config.base_model_name_or_path = job.settings.base_model
+    config.revision = job.base_revision
+    config.target_modules = TARGETS  # peft keeps a set, whose order differs from process to process
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    config.inference_mode = False

@@ -1,0 +1,63 @@
+"""result.json: what a finished `pretrain` or `train` did."""
+
+import platform
+import resource
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+
+from daemon.files import digest_folder, write_json
+from daemon.job import Job, Result
+from daemon.samples import tokenizer_digest
+from daemon.training.data import PackedRows
+from daemon.training.trainer import Plan, Progress
+
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
+
+
+def save_result(
+    job: Job,
+    job_dir: Path,
+    made: str,
+    model: Any,
+    tokenizer: Tokenizer,
+    plan: Plan,
+    progress: Progress,
+    rows: PackedRows,
+    num_samples: int,
+    attention: str,
+) -> None:
+    """Write result.json; `made` is the folder with what came out."""
+    result = Result(
+        steps=progress.step,
+        steps_planned=plan.num_steps,
+        tokens=progress.tokens,
+        completion_tokens=progress.completion_tokens,
+        seconds=round(progress.seconds, 3),
+        tokens_per_s=round(progress.tokens / max(1e-6, progress.seconds), 1),
+        num_samples=num_samples,
+        packing_density=round(rows.density(job.settings.sequence_tokens), 4),
+        final_loss=progress.loss or 0.0,
+        best_eval_loss=progress.best_loss,
+        best_step=progress.best_step,
+        num_evals=progress.num_evals,
+        stopped_early=progress.stopped_early,
+        peak_bytes=peak_bytes(job.device),
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        base_revision=getattr(model.config, "_commit_hash", None) or job.base_revision,
+        tokenizer_digest=tokenizer_digest(tokenizer),
+        attention=attention,
+        digests={f"{made}/{name}": digest for name, digest in digest_folder(job_dir / made).items()},
+        versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+    )
+    write_json(job_dir / "result.json", result.model_dump())
+
+
+def peak_bytes(device: str) -> int:
+    """Return the peak of allocated device memory, or of resident memory on a CPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

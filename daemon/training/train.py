@@ -1,0 +1,134 @@
+"""Verb `train`: one adapter, from the claimed rows to adapter/ and result.json."""
+
+import gc
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+
+from daemon.config import TrainingSettings
+from daemon.job import MEMBERS, VALIDATION, Item, Job
+from daemon.samples import Sample, build_all
+from daemon.training.attention import choose_attention
+from daemon.training.checkpoints import find_checkpoint
+from daemon.training.child import Child, Failed
+from daemon.training.data import PackedRows, pack_rows, read_items
+from daemon.training.folders import new_folder
+from daemon.training.lora import attach_adapter, save_adapter
+from daemon.training.model import compute_dtype, load_base, load_base_tokenizer, prepare_device
+from daemon.training.report import save_result
+from daemon.training.trainer import PROGRESS, OutOfMemory, PackedTrainer, Plan, Progress
+
+CHECKPOINTS = "checkpoints"
+EVALS_PER_RUN = 8  # at least so many, however short the run
+
+
+def train(job: Job, job_dir: Path, child: Child) -> None:
+    """Train with the micro-batch of the settings, and with half of it each time that memory does not suffice."""
+    micro_batch = _last_micro_batch(job_dir) or job.settings.micro_batch
+    while True:
+        try:
+            return train_once(job, job_dir, child, micro_batch)
+        except OutOfMemory as error:
+            if micro_batch == 1:
+                raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
+            micro_batch = micro_batch // 2
+        gc.collect()
+        if job.device == "cuda":
+            torch.cuda.empty_cache()
+        child.emit("note", note="out_of_memory", message=f"going on with {micro_batch} sequences per forward pass")
+
+
+def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
+    """Read, tokenize, load, train, save."""
+    settings = job.settings
+    prepare_device(job)
+    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    child.emit("attention", attention=attention.name)
+
+    child.phase("tokenize")
+    tokenizer = load_base_tokenizer(job)
+    rows, num_samples = make_rows(read_items(job_dir / MEMBERS), tokenizer, job)
+    plan = make_plan(job, rows, micro_batch, flat=attention.flat)
+    validation = choose_validation(read_items(job_dir / VALIDATION), tokenizer, settings, rows.num_tokens, plan)
+
+    child.phase("load")
+    model = attach_adapter(load_base(job, attention), job)
+
+    child.phase("train")
+    trainer = PackedTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)
+    progress = trainer.run()
+
+    child.phase("save")
+    with new_folder(job_dir / "adapter") as folder:
+        save_adapter(model, job, folder)
+    save_result(job, job_dir, "adapter", model, tokenizer, plan, progress, rows, num_samples, attention.name)
+
+
+def make_rows(items: Iterable[Item], tokenizer: Tokenizer, job: Job) -> tuple[PackedRows, int]:
+    """Build and pack the samples of every epoch; the epochs follow one another, each in its own order."""
+    settings, members = job.settings, list(items)
+    rows, num_samples = [], 0
+    for seed in range(job.seed, job.seed + settings.epochs):
+        samples = list(build_all(members, tokenizer, settings, seed=seed))
+        num_samples += len(samples)
+        rows += pack_rows(samples, settings.sequence_tokens, seed=seed).rows
+    if not rows:
+        raise Failed("data", f"the {len(members)} claimed rows give no sample", data_caused=True)
+    return PackedRows(rows), num_samples
+
+
+def make_plan(job: Job, rows: PackedRows, micro_batch: int, *, flat: bool) -> Plan:
+    """Decide steps, rate and evaluations; the sequences per step stay what the settings say."""
+    settings = job.settings
+    per_step = settings.micro_batch * settings.accumulation
+    num_steps = math.ceil(len(rows) / per_step)
+    return Plan(
+        num_steps=num_steps,
+        micro_batch=micro_batch,
+        accumulation=per_step // micro_batch,
+        learning_rate=settings.learning_rate * (settings.continued_rate_share if job.incumbent else 1.0),
+        warmup_steps=round(settings.warmup_share * num_steps),
+        max_grad_norm=settings.max_grad_norm,
+        weight_decay=settings.weight_decay,
+        optimizer="adamw_8bit",
+        adam_beta2=0.999,
+        checkpoint_interval_s=settings.checkpoint_interval_s,
+        eval_every=max(1, min(settings.eval_interval_steps, num_steps // EVALS_PER_RUN)),
+        patience=settings.patience,
+        min_improvement=settings.min_improvement,
+        seed=job.seed,
+        device=job.device,
+        dtype=compute_dtype(settings),
+        flat=flat,
+    )
+
+
+def choose_validation(
+    items: Iterable[Item], tokenizer: Tokenizer, settings: TrainingSettings, train_tokens: int, plan: Plan
+) -> PackedRows | None:
+    """Take held-out samples, by hash, until all evaluations together cost the share that the settings allow.
+
+    A trained token costs a forward and a backward pass, with recomputation a second forward pass; an evaluated one
+    costs a forward pass.
+    """
+    num_evals = 1 + math.ceil(plan.num_steps / plan.eval_every)
+    passes = 3 if settings.recompute else 2
+    budget = settings.eval_share * train_tokens * passes / num_evals
+    chosen: list[Sample] = []
+    by_hash = sorted(items, key=lambda item: item.sha256)
+    for sample in build_all(by_hash, tokenizer, settings, seed=None):
+        if chosen and budget < len(sample.input_ids):
+            break
+        budget -= len(sample.input_ids)
+        chosen.append(sample)
+    return pack_rows(chosen, settings.sequence_tokens) if chosen else None
+
+
+def _last_micro_batch(job_dir: Path) -> int | None:
+    checkpoint = find_checkpoint(job_dir / CHECKPOINTS)
+    if checkpoint is None:
+        return None
+    return Progress.model_validate_json((checkpoint / PROGRESS).read_text()).micro_batch
