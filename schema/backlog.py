@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from schema.database import INGEST_LOCK
 from schema.tables import Line, ProcessedFile, QueueItem
 
 # An item gains one point of rank on every newer one for each day that it waits.
@@ -49,6 +50,14 @@ def count_pending(
     in_order = sa.select(QueueItem.item_id).where(pending).order_by(QueueItem.waiting, QueueItem.rank.desc())
     some = in_order.limit(at_most).subquery()
     return conn.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
+
+
+def lock_ingest(conn: sa.Connection) -> None:
+    """Take the lock under which files are placed, lines opened and rows given back, until the transaction ends.
+
+    Whoever changes many queue rows that others may change holds it; only the claim does not: it skips what is locked.
+    """
+    conn.execute(sa.select(sa.func.pg_advisory_xact_lock(INGEST_LOCK)))
 
 
 def enqueue_files(conn: sa.Connection, *, file_ids: Sequence[int] | None = None, line_id: int | None = None) -> None:
@@ -103,6 +112,7 @@ def quarantine_items(
     conn: sa.Connection, line_id: int, item_ids: Sequence[int], reason: str, *, item_kind: str = FILE
 ) -> int:
     """Keep items of one line from being claimed again, with the reason; return how many."""
+    lock_ingest(conn)
     suspects = sa.update(QueueItem).where(
         QueueItem.line_id == line_id,
         QueueItem.item_kind == item_kind,

@@ -19,11 +19,11 @@ INGEST_LOCK = 0x636F6465_00000002
 _OUTAGE_SQLSTATES = ("57P01", "57P02", "57P03", "53300")
 
 
-class RevisionMismatch(Exception):  # noqa: N818
+class RevisionMismatch(Exception):
     """The database's tables are of another version than this code."""
 
 
-class DatabaseUnavailable(Exception):  # noqa: N818
+class DatabaseUnavailable(Exception):
     """Nobody answered in time."""
 
 

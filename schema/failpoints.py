@@ -39,11 +39,11 @@ _ENTRY = re.compile(r"(?P<name>[a-z_.]+)=(?P<kind>[a-z]+)(@(?P<nth>[1-9][0-9]*))
 _armed: dict[str, tuple[str, int]] = {}
 
 
-class FailpointsRefused(Exception):  # noqa: N818
+class FailpointsRefused(Exception):
     """The failpoints asked for cannot be armed here."""
 
 
-class FailpointHit(Exception):  # noqa: N818
+class FailpointHit(Exception):
     """An armed failpoint of kind `raise`."""
 
 

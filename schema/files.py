@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 import psycopg
@@ -11,8 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from schema import placement
-from schema.backlog import enqueue_files, exclude_items
-from schema.database import INGEST_LOCK
+from schema.backlog import enqueue_files, exclude_items, lock_ingest
 from schema.repositories import Claim, check_claim
 from schema.tables import ProcessedFile, RefusedFile
 
@@ -39,6 +39,11 @@ class NewFile:
     unit: str
     split: str
     owner: str
+
+
+_PLAIN = [field.name for field in fields(NewFile) if field.name != "score_detail"]
+_STAGED = ["ordinal", "score_detail", *_PLAIN]
+_get_staged = attrgetter(*_PLAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +139,6 @@ def exclude_files(conn: sa.Connection, file_ids: Sequence[int], reason: str) -> 
     return len(gone)
 
 
-def lock_ingest(conn: sa.Connection) -> None:
-    """Take the lock under which files are placed and lines opened, until the transaction ends."""
-    conn.execute(sa.select(sa.func.pg_advisory_xact_lock(INGEST_LOCK)))
-
-
 def _hand_over(conn: sa.Connection, gone: Sequence[int]) -> None:
     if gone:
         exclude_items(conn, [*gone, *placement.promote_duplicates(conn, gone)])
@@ -165,12 +165,10 @@ def _upload(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -
 
 
 def _copy(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -> None:
-    names = ", ".join(["ordinal", *(field.name for field in fields(NewFile))])
     connection: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
-    with connection.cursor() as cursor, cursor.copy(f"COPY staged_files ({names}) FROM STDIN") as copy:
+    with connection.cursor() as cursor, cursor.copy(f"COPY staged_files ({', '.join(_STAGED)}) FROM STDIN") as copy:
         for ordinal, file in enumerate(files, start=first_ordinal):
-            row = astuple(replace(file, score_detail=json.dumps(file.score_detail)))  # type: ignore[arg-type]
-            copy.write_row((ordinal, *row))
+            copy.write_row((ordinal, json.dumps(file.score_detail), *_get_staged(file)))
 
 
 def _save_refusals(conn: sa.Connection, repository_id: int, refusals: Sequence[RefusedFileRow]) -> None:

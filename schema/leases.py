@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from schema.tables import Lease
 
 
-class StaleFence(Exception):  # noqa: N818
+class StaleFence(Exception):
     """Somebody else has taken the lease over: this holder's writes are refused."""
 
 

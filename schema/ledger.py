@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from schema.backlog import Limits, is_pending
+from schema.backlog import Limits, is_pending, lock_ingest
 from schema.tables import QueueItem, RunItem
 
 # `picked` locks what may be taken, in the index's order, and skips what another transaction holds: those rows stay
@@ -111,6 +111,7 @@ def digest_members(conn: sa.Connection, run_id: int) -> str:
 
 def release_items(conn: sa.Connection, run_id: int, *, waiting: bool) -> None:
     """Give a run's items back to the queue; the ledger keeps them, marked."""
+    lock_ingest(conn)
     held = sa.update(RunItem).where(RunItem.run_id == run_id, RunItem.released_at.is_(None))
     conn.execute(held.values(released_at=sa.func.now()))
     queued = sa.update(QueueItem).where(QueueItem.run_id == run_id)

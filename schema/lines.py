@@ -6,13 +6,12 @@ from dataclasses import dataclass, fields
 import sqlalchemy as sa
 
 from schema import tables
-from schema.backlog import enqueue_files
-from schema.files import lock_ingest
+from schema.backlog import enqueue_files, lock_ingest
 
 REQUESTS = ("train", "cancel")
 
 
-class BaseChanged(Exception):  # noqa: N818
+class BaseChanged(Exception):
     """A line's name stands for one base model for ever."""
 
 

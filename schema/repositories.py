@@ -15,7 +15,7 @@ _UNFINISHED = ("queued", "working")
 _FINAL = ("done", "refused", "dead")
 
 
-class StaleLease(Exception):  # noqa: N818
+class StaleLease(Exception):
     """Somebody else has taken the repository over: this worker's results are not wanted any more."""
 
 
