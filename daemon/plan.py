@@ -4,8 +4,6 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rich.table import Table
-
 from daemon.config import DaemonSettings
 from daemon.memory import Memory, estimate_memory, find_fitting, usable_bytes
 from daemon.shapes import Shape
@@ -127,30 +125,6 @@ def plan(facts: PlanFacts, settings: DaemonSettings) -> Plan:
 def count_evaluations(steps: int, eval_interval_steps: int) -> int:
     """Return how many evaluations a run of so many steps makes, the one after its last step included."""
     return math.ceil(steps / max(1, min(eval_interval_steps, steps // MIN_EVALUATIONS)))
-
-
-def render(forecast: Plan) -> Table:
-    """Return a forecast as a table for people."""
-    table = Table("", "forecast", title="The next run", title_justify="left")
-    figures = {
-        "rows": f"{forecast.rows:,} ({forecast.chars:,} characters)",
-        "tokens": f"{forecast.tokens:,}",
-        "steps": f"{forecast.steps:,}, with {forecast.evaluations} evaluations",
-        "memory": f"{_gib(forecast.peak_bytes)} of {_gib(forecast.memory_limit_bytes)}",
-        **{f"  {part}": _gib(size) for part, size in (asdict(forecast.memory) if forecast.memory else {}).items()},
-        "disk": _gib(forecast.disk_bytes),
-        "hours": f"{forecast.hours:.2f}",
-        **{f"  {part}": f"{seconds / 3600:.2f}" for part, seconds in forecast.seconds.items() if seconds},
-        **{f"assumed {number}": text for number, text in enumerate(forecast.assumptions, 1)},
-        **{f"problem {number}": text for number, text in enumerate(forecast.problems, 1)},
-    }
-    for name, text in figures.items():
-        table.add_row(name, text)
-    return table
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / _GIB:.2f} GiB"
 
 
 def _next_rows(facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ SYSTEM = "system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assi
 # The code follows without a fence: nothing in it can end the frame, and ``` in it means nothing.
 REQUEST = "user\nContinue this {language} code from where it stops.\n\n"
 ANSWER = "assistant\n"
+_WRITTEN = {"typescript": "TypeScript", "javascript": "JavaScript"}  # others: first letter in upper case
 MIN_ROOM = 16
 
 
@@ -46,7 +47,7 @@ class Frames:
 
     def request(self, language: str) -> str:
         """Return the words before the code that is to be continued."""
-        return REQUEST.format(language=language)
+        return REQUEST.format(language=_WRITTEN.get(language.lower(), language.capitalize()))
 
     def num_request(self, language: str) -> int:
         """Return how many tokens those words are."""
