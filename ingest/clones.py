@@ -69,10 +69,9 @@ class Clone:
     def read(self, entry: Entry) -> bytes | None:
         """Return a blob's bytes; None when the filter or a broken server left it out."""
         try:
-            _, kind, _, data = self._repo.git.get_object_data(entry.oid)
+            return bytes(self._repo.git.get_object_data(entry.oid)[3])
         except ValueError:
             return None
-        return bytes(data) if kind == "blob" else None
 
     def close(self) -> None:
         """End the git processes that serve the reads."""

@@ -1,0 +1,32 @@
+"""What the tests of ingest share: accepted code by name, git as alice, settings for small sources."""
+
+import os
+import subprocess
+from pathlib import Path
+
+from ingest.config import IngestSettings
+
+GIT = {
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_AUTHOR_NAME": "alice",
+    "GIT_AUTHOR_EMAIL": "alice@example.org",
+    "GIT_COMMITTER_NAME": "alice",
+    "GIT_COMMITTER_EMAIL": "alice@example.org",
+    "PATH": os.environ["PATH"],
+}
+SETTINGS = IngestSettings(ingest_workers=1, min_units=3, retry_delay_s=0, poll_interval_s=0.05, batch_rows=3)
+
+
+def make_code(name: str) -> str:
+    """Return a Python module that is accepted, different for each name."""
+    return (
+        f'"""The module {name}."""\n\n\ndef greet_{name}(person: str) -> str:\n'
+        f'    """Greet."""\n    return f"{name} {{person}}"\n'
+    )
+
+
+def git(folder: Path, *command: str, data: bytes | None = None) -> str:
+    """Run git as alice."""
+    done = subprocess.run(["git", *command], cwd=folder, env=GIT, check=True, capture_output=True, input=data)
+    return done.stdout.decode().strip()

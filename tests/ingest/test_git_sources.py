@@ -1,0 +1,130 @@
+"""Git repositories: real ones, local and over smart HTTP, and some that mean harm."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.ingest.helpers import SETTINGS, git, make_code
+
+Fetch = Callable[..., list[tuple[object, ...]]]
+_FILES = "SELECT file_path, excluded_reason FROM processed_files ORDER BY file_path, id"
+_REFUSED = "SELECT file_path, reason FROM refused_files ORDER BY file_path"
+_STATE = "SELECT state, reason FROM repositories ORDER BY id"
+
+
+def test_it_reads_the_newest_commit_over_http(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch, git_server: str
+) -> None:
+    root = make_repository(
+        "alice/tool", {"a.py": make_code("old"), "src/b.go": "package b\n\n// X is one.\nconst X = 1\n" * 3}
+    )
+    make_repository("alice/tool", {"a.py": make_code("new"), "big.py": b"x = 1\n" * 60_000})
+    ingest(f"{git_server}/alice/tool/.git")
+    head = git(root, "rev-parse", "HEAD")
+    rows = fetch("SELECT file_path, content, commit, blob_oid, owner FROM processed_files ORDER BY 1")
+    assert rows[0] == ("a.py", make_code("new"), head, git(root, "rev-parse", "HEAD:a.py"), "tool")
+    assert [row[0] for row in rows] == ["a.py", "src/b.go"]
+    assert fetch(_REFUSED) == [("big.py", "too_large")]
+    assert fetch("SELECT state, head_commit, file_count, local_path FROM repositories") == [("done", head, 2, None)]
+
+
+def test_it_reads_what_is_committed_in_a_local_repository_and_nothing_else(
+    make_repository: Callable[..., Path], make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    root = make_repository("local", {"a.py": make_code("a"), "b.py": make_code("b")})
+    make_folder("local", {"a.py": make_code("uncommitted"), "new.py": make_code("new")})
+    (root / ".git" / "hooks").mkdir(exist_ok=True)
+    hook = root / ".git" / "hooks" / "post-checkout"
+    hook.write_text(f"#!/bin/sh\ntouch {root}/hooked\n")
+    hook.chmod(0o755)
+    ingest(root)
+    assert fetch("SELECT file_path, content FROM processed_files ORDER BY 1") == [
+        ("a.py", make_code("a")),
+        ("b.py", make_code("b")),
+    ]
+    assert not (root / "hooked").exists()
+
+
+def test_a_second_visit_reads_changed_blobs_alone(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    root = make_repository("again", {"a.py": make_code("a"), "b.py": make_code("b"), "c.py": make_code("c")})
+    ingest(root)
+    ingest(root)
+    assert fetch("SELECT count(*), count(excluded_reason) FROM processed_files") == [(3, 0)]
+    (root / "c.py").unlink()
+    make_repository("again", {"b.py": make_code("better")})
+    ingest(root)
+    assert fetch(_FILES) == [("a.py", None), ("b.py", "superseded"), ("b.py", None), ("c.py", "vanished")]
+    assert fetch("SELECT file_count, quality_score > 0 FROM repositories") == [(2, True)]
+
+
+def test_links_submodules_and_strange_paths_are_refused_unread(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    root = make_repository("odd", {"a.py": make_code("a")})
+    head = git(root, "rev-parse", "HEAD")
+    link = git(root, "hash-object", "-w", "--stdin", data=b"/etc/passwd")
+    (root / "x").write_text(make_code("x"))
+    (root / "x").rename(os.fsdecode(os.fsencode(root) + b"/y\xff.py"))
+    git(root, "-c", "core.quotePath=false", "add", ":/*.py")
+    git(root, "update-index", "--add", "--cacheinfo", f"120000,{link},evil.py")
+    git(root, "update-index", "--add", "--cacheinfo", f"160000,{head},module.py")
+    git(root, "commit", "-q", "-m", "odd")
+    ingest(root)
+    assert fetch(_FILES) == [("a.py", None)]
+    assert fetch(_REFUSED) == [("evil.py", "symlink"), ("module.py", "gitlink"), ("y\\xff.py", "path_encoding")]
+
+
+def test_an_empty_repository_is_refused(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    ingest(make_repository("empty", {}))
+    assert fetch(_STATE) == [("refused", "empty")]
+
+
+def test_a_url_without_a_repository_is_refused(ingest: Callable[..., None], fetch: Fetch, git_server: str) -> None:
+    ingest(f"{git_server}/nobody/nothing")
+    assert fetch(_STATE) == [("refused", "not_found")]
+
+
+def test_a_server_that_is_down_is_tried_again_and_then_given_up(ingest: Callable[..., None], fetch: Fetch) -> None:
+    ingest("http://127.0.0.1:9/alice/tool", settings=SETTINGS.model_copy(update={"max_attempts": 2}))
+    assert fetch("SELECT state, reason, attempts FROM repositories") == [("dead", "clone_failed", 2)]
+
+
+def test_a_tree_that_unfolds_without_end_is_refused(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    """The git bomb: ten levels of ten entries that are all the same tree, 10,000,000,000 paths in a few objects."""
+    root = make_repository("bomb", {"a.py": make_code("a")})
+    oid, mode, kind = git(root, "rev-parse", "HEAD:a.py"), "100644", "blob"
+    for _ in range(10):
+        listing = "".join(f"{mode} {kind} {oid}\tf{number}\n" for number in range(10))
+        oid, mode, kind = git(root, "mktree", data=listing.encode()), "040000", "tree"
+    commit = git(root, "commit-tree", oid, "-m", "bomb")
+    git(root, "update-ref", "HEAD", commit)
+    ingest(root)
+    assert fetch(_STATE) == [("refused", "too_many_files")]
+
+
+def test_a_bare_repository_is_read_like_its_work_tree(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch, tmp_path: Path
+) -> None:
+    root = make_repository("work", {"a.py": make_code("a")})
+    git(tmp_path, "clone", "-q", "--bare", str(root), "tool.git")
+    ingest(tmp_path / "tool.git")
+    assert fetch("SELECT name, kind, state FROM repositories") == [("tool", "git", "done")]
+
+
+def test_what_the_repository_configures_is_not_run(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    """Attributes with a filter, a fsmonitor and an upload-pack hook in the source's own configuration."""
+    root = make_repository("config", {"a.py": make_code("a"), ".gitattributes": "*.py filter=evil\n"})
+    evil = f"touch {root}/executed"
+    for key in ("filter.evil.smudge", "core.fsmonitor", "uploadpack.packObjectsHook", "core.sshCommand"):
+        git(root, "config", key, evil)
+    ingest(root)
+    assert fetch(_FILES) == [("a.py", None)]
+    assert not (root / "executed").exists()
