@@ -1,7 +1,6 @@
 """The worker's life: killed, stopped, overtaken, cut off from its database."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -185,7 +184,7 @@ def processes_in(folder: Path) -> dict[int, str]:
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if os.readlink(process / "cwd").startswith(str(folder)):
+            if str((process / "cwd").readlink()).startswith(str(folder)):
                 found[int(process.name)] = (process / "cmdline").read_text()
     return found
 
