@@ -71,10 +71,11 @@ class Places:
         """Return where a piece from `start` ends: in (start, limit], as late as its syntax allows.
 
         Sequences are packed best when their samples are long, so a definition's end is only preferred to a statement's
-        where it is nearly as late. Without either in the later half, a line's start; without that, between two words.
+        where it is nearly as late. Where a single statement takes most of the piece (a long table or docstring), a line
+        is the end; without lines, a word.
         """
         room = limit - start
-        for offsets, share in ((self.definitions, 0.85), (self.statements, 0.5), (self.lines, 0.5)):
+        for offsets, share in ((self.definitions, 0.85), (self.statements, 0.25), (self.lines, 0.5)):
             found = nearest(offsets, start + max(1, round(share * room)), limit, limit)
             if found is not None:
                 return found
