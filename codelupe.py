@@ -190,7 +190,7 @@ class _LazyGroup(click.Group):
         "why": "daemon.reports:why",
         "runs": "daemon.reports:runs",
         "models": "daemon.models:models",
-        "plan": "daemon.reports:plan",
+        "plan": "daemon.forecast:plan",
         "complete": "daemon.commands:complete",
     }
 

@@ -23,8 +23,14 @@ class Device:
 
 
 def detect_device(profile: str) -> Device:
-    """Return the first GPU, or the CPU for `tiny` and for machines without one. Raises DeviceError."""
-    if profile == "tiny" or shutil.which("nvidia-smi") is None:
+    """Return the first GPU, or the CPU for `tiny`, and for `small` without a GPU. Raises DeviceError."""
+    has_gpu = shutil.which("nvidia-smi") is not None
+    if profile.startswith("gpu-") and not has_gpu:
+        raise DeviceError(
+            f"profile {profile!r} needs an NVIDIA GPU and there is no nvidia-smi here: install the driver, or set "
+            "CODELUPE_PROFILE=tiny"
+        )
+    if profile == "tiny" or not has_gpu:
         return Device("cpu", "CPU", _host_memory_bytes(), f"device:{_machine()}:cpu")
     query = ["nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:

@@ -5,6 +5,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from schema.backlog import Limits, is_pending
+from schema.tables import QueueItem
+
 _STATE = sa.text("""
     SELECT lines.name AS line,
            lines.current_version,
@@ -28,3 +31,10 @@ def fetch_state(conn: Connection, line_id: int) -> dict[str, Any]:
     row = conn.execute(_STATE, {"line_id": line_id}).mappings().one()
     last = row["last_training_time"]
     return {**row, "last_training_time": None if last is None else last.isoformat()}
+
+
+def sum_pending(conn: Connection, line_id: int, limits: Limits) -> tuple[int, int]:
+    """Return the rows and characters that are pending and eligible: for a forecast, it reads the whole backlog."""
+    sums = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(QueueItem.num_chars), 0))
+    rows, chars = conn.execute(sums.where(is_pending(line_id, limits))).one()
+    return int(rows), int(chars)
