@@ -246,18 +246,18 @@ def test_what_must_not_be_seen_again_is_not_replayed(loss, conn, line, lease, re
     run = open_run(conn, line.id, lease, limits=limits(max_rows=1))
     if loss == "released":
         reject(conn, run, lease)
-        quarantine_items(conn, line.id, [gone], "nan")
     else:
         promote(conn, run, lease)
-    promote(conn, open_run(conn, line.id, lease), lease)
+    promote(conn, open_run(conn, line.id, lease, limits=limits(max_rows=1)), lease)
     if loss == "content":
         conn.execute(sa.text("UPDATE processed_files SET content = NULL WHERE id = :id"), {"id": gone})
     elif loss == "excluded":
         exclude_files(conn, [gone], "vanished")
-    else:
+    elif loss == "quarantined":
         quarantine_items(conn, line.id, [gone], "nan")
     add_files(conn, repository_id, 4)
-    assert fetch_ids(conn, open_run(conn, line.id, lease, replay_share=1.0), "replay") == [kept]
+    run = open_run(conn, line.id, lease, limits=limits(max_rows=4), replay_share=1.0)
+    assert fetch_ids(conn, run, "replay") == [kept]
 
 
 # ---- states
