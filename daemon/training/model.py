@@ -69,7 +69,7 @@ def load_base(job: Model, attention: Attention = SDPA) -> Any:
     """
     settings = job.settings
     check_base(job.base)
-    logging.disable_progress_bar()  # they are for a terminal, and this is a log
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # for a terminal, and this is a log
     try:
         model = AutoModelForCausalLM.from_pretrained(
             job.base,

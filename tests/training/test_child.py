@@ -1,0 +1,93 @@
+"""The child as its parent sees it: a process, a pipe, an exit status."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.job import Failure, Job
+
+MakeJob = Callable[..., tuple[Job, Path]]
+FOREVER = 100_000  # epochs
+
+
+@contextlib.contextmanager
+def started(verb: str, job_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(job_dir / "home"), "WANDB_MODE": "disabled"}
+    with (job_dir / "child.log").open("wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "daemon.training", verb, str(job_dir)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=environment,
+        )  # fmt: skip
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            pipe.close()
+
+
+def events_of(child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
+    for line in child.stdout or []:
+        yield json.loads(line)
+
+
+def wait_for(child: subprocess.Popen[bytes], **wanted: Any) -> dict[str, Any]:
+    return next(event for event in events_of(child) if wanted.items() <= event.items())
+
+
+@pytest.mark.parametrize("way", ["pipe", "signal"])
+def test_asked_to_stop_it_leaves_a_checkpoint_and_exits_with_3(make_job: MakeJob, way: str) -> None:
+    _, job_dir = make_job(24, learning_rate=1e-4)
+    with started("train", job_dir) as child:
+        wait_for(child, event="step")
+        if way == "pipe":
+            child.stdin.write(b'{"command": "stop"}\n')
+            child.stdin.flush()
+        else:
+            child.send_signal(signal.SIGTERM)
+        assert [event["event"] for event in events_of(child)][-1] == "checkpoint"
+        assert child.wait() == 3
+    assert len(list((job_dir / "checkpoints").glob("checkpoint-*/manifest.json"))) == 1
+
+
+def test_it_does_not_outlive_its_parent_and_does_not_share_the_device(make_job: MakeJob) -> None:
+    _, job_dir = make_job(2)
+    with (job_dir.parents[1] / "device-cpu.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with started("train", job_dir) as child:
+            wait_for(child, note="device_busy")
+            child.stdin.close()
+            assert child.wait() == 1
+
+
+def test_a_failure_is_said_in_a_file(make_job: MakeJob) -> None:
+    _, job_dir = make_job(2, fields={"base": "/nowhere/base"})
+    with started("evaluate", job_dir) as child:
+        assert child.wait() == 1
+    failure = Failure.model_validate_json((job_dir / "error.json").read_text())
+    assert failure.reason == "base_missing"
+    assert "/nowhere/base" in failure.message
+    assert "Traceback" in failure.traceback
+
+
+def test_it_completes_a_prefix(make_job: MakeJob, base: Path, tmp_path: Path) -> None:
+    job, _ = make_job(1)
+    question = {"settings": job.settings.model_dump(), "device": "cpu", "base": str(base), "max_tokens": 3}
+    (tmp_path / "question.json").write_text(
+        json.dumps({**question, "prefix": "def combine(", "suffix": "\n    return 1"})
+    )
+    with started("complete", tmp_path) as child:
+        assert child.wait() == 0
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert isinstance(answer["text"], str)
+    assert answer["num_tokens"] <= 3

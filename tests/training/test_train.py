@@ -1,0 +1,206 @@
+"""Training: it learns, resumes to the bit, stops, stops early, keeps the best, and says why it failed."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from daemon.job import Job, Result
+from daemon.training import trainer as trainer_module
+from daemon.training.child import Failed, Stopped
+from daemon.training.train import train
+from daemon.training.trainer import rate_share
+
+MakeJob = Callable[..., tuple[Job, Path]]
+
+
+def result_of(job_dir: Path) -> Result:
+    return Result.model_validate_json((job_dir / "result.json").read_text())
+
+
+def adapter_of(job_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(job_dir / "adapter" / "adapter_model.safetensors")
+
+
+def at_step(step: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event["event"] == "step" and event["step"] == step
+
+
+def test_it_learns_and_goes_on_learning_after_each_evaluation(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_job(24)
+    child = recorder()
+    train(job, job_dir, child)
+    evals, steps = child.of("eval"), child.of("step")
+    assert [event["step"] for event in evals[:2]] == [0, 1]
+    assert evals[-1]["loss"] < evals[0]["loss"] - 0.2
+    assert evals[-1]["bits_per_byte"] < evals[0]["bits_per_byte"]
+    assert all(event["grad_norm"] > 0 for event in steps)
+    result = result_of(job_dir)
+    assert result.steps == result.steps_planned == len(steps) > 8
+    assert result.num_evals == len(evals)
+    assert result.tokens == steps[-1]["tokens"] > result.completion_tokens > 0
+    assert set(result.digests) == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+
+
+def test_the_adapter_names_its_base_and_no_path(make_job: MakeJob, recorder: Any, tmp_path: Path) -> None:
+    job, job_dir = make_job(2)
+    train(job, job_dir, recorder())
+    text = (job_dir / "adapter" / "adapter_config.json").read_text()
+    assert json.loads(text)["base_model_name_or_path"] == "local:tiny"
+    assert str(tmp_path.parent) not in text
+    assert sorted(path.name for path in (job_dir / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+
+
+def test_a_stopped_run_resumes_to_the_bit(make_job: MakeJob, recorder: Any) -> None:
+    job, whole_dir = make_job(24, accumulation=2)
+    whole = recorder()
+    train(job, whole_dir, whole)
+    job, cut_dir = make_job(24, accumulation=2)
+    before, after = recorder(at_step(3)), recorder()
+    with pytest.raises(Stopped):
+        train(job, cut_dir, before)
+    train(job, cut_dir, after)
+    assert after.of("note")[0]["note"] == "resumed"
+    for name in ("step", "eval"):
+        told = {event["step"]: event["loss"] for event in before.of(name) + after.of(name)}
+        assert told == {event["step"]: event["loss"] for event in whole.of(name)}
+    assert len(before.of("step")) == 3
+    expected, found = adapter_of(whole_dir), adapter_of(cut_dir)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    kept = {"steps", "tokens", "completion_tokens", "best_step", "best_eval_loss", "num_evals", "final_loss", "digests"}
+    assert result_of(cut_dir).model_dump(include=kept) == result_of(whole_dir).model_dump(include=kept)
+
+
+def test_a_torn_checkpoint_is_passed_over(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_job(24, checkpoint_interval_s=1e-9)
+    with pytest.raises(Stopped):
+        train(job, job_dir, recorder(at_step(4)))
+    kept = sorted(path.name for path in (job_dir / "checkpoints").iterdir())
+    assert kept == ["checkpoint-00000003", "checkpoint-00000004"]
+    (job_dir / "checkpoints" / kept[1] / "weights.safetensors").write_bytes(b"torn")
+    child = recorder(at_step(4))
+    with pytest.raises(Stopped):
+        train(job, job_dir, child)
+    assert "checkpoint-00000003" in child.of("note")[0]["message"]
+    assert [event["step"] for event in child.of("step")] == [4]
+
+
+def test_it_stops_early_and_keeps_the_best_adapter(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_job(40, learning_rate=50.0, patience=2)  # a rate that soon makes it worse
+    child = recorder()
+    train(job, job_dir, child)
+    result = result_of(job_dir)
+    losses = {event["step"]: event["loss"] for event in child.of("eval")}
+    assert result.stopped_early
+    assert result.best_step < result.steps < result.steps_planned
+    assert result.best_eval_loss == min(losses.values()) == losses[result.best_step] < losses[result.steps]
+    job, next_dir = make_job(2, fields={"incumbent": str(job_dir / "adapter")})
+    child = recorder()
+    train(job, next_dir, child)
+    assert child.of("eval")[0]["loss"] == pytest.approx(result.best_eval_loss, rel=1e-6)
+
+
+def test_it_goes_on_from_the_incumbents_weights(make_job: MakeJob, recorder: Any) -> None:
+    job, first_dir = make_job(16)
+    first = recorder()
+    train(job, first_dir, first)
+    job, second_dir = make_job(16, fields={"incumbent": str(first_dir / "adapter")})
+    second = recorder()
+    train(job, second_dir, second)
+    assert second.of("eval")[0]["loss"] == pytest.approx(min(event["loss"] for event in first.of("eval")), abs=1e-6)
+    assert max(event["lr"] for event in second.of("step")) <= 0.5 * job.settings.learning_rate
+
+
+def test_four_times_four_is_sixteen(make_job: MakeJob, recorder: Any) -> None:
+    adapters = []
+    for micro_batch, accumulation in [(16, 1), (4, 4)]:
+        job, job_dir = make_job(24, micro_batch=micro_batch, accumulation=accumulation, learning_rate=1e-3)
+        child = recorder()
+        train(job, job_dir, child)
+        adapters.append((adapter_of(job_dir), [(event["loss"], event["grad_norm"]) for event in child.of("step")]))
+    (expected, told), (found, told_too) = adapters
+    assert told_too == [pytest.approx(pair, rel=1e-5) for pair in told]
+    assert all((expected[name] - found[name]).abs().max() <= 1e-5 for name in expected)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, whole_dir = make_job(24)
+    train(job, whole_dir, recorder())
+    real = trainer_module.hidden_at_targets
+
+    def scarce(model: Any, batch: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(batch["input_ids"]) > 1:
+            raise MemoryError("no room for more than one row")
+        return real(model, batch, dtype)
+
+    monkeypatch.setattr(trainer_module, "hidden_at_targets", scarce)
+    job, job_dir = make_job(24)
+    child = recorder()
+    train(job, job_dir, child)
+    told = [event["message"] for event in child.of("note") if event["note"] == "out_of_memory"]
+    assert [message.split()[3] for message in told] == ["2", "1"]
+    assert result_of(job_dir).final_loss == pytest.approx(result_of(whole_dir).final_loss, rel=1e-3)
+
+
+def test_too_little_memory_for_one_sequence_fails_the_run(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any) -> torch.Tensor:
+        raise MemoryError("none")
+
+    monkeypatch.setattr(trainer_module, "sum_losses", none)
+    job, job_dir = make_job(2, micro_batch=1)
+    with pytest.raises(Failed, match="not even one sequence") as caught:
+        train(job, job_dir, recorder())
+    assert caught.value.failure.reason == "out_of_memory"
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run(make_job: MakeJob, recorder: Any) -> None:
+    job, first_dir = make_job(4)
+    train(job, first_dir, recorder())
+    weights = adapter_of(first_dir)
+    next(iter(weights.values())).fill_(math.nan)
+    from safetensors.torch import save_file
+
+    save_file(weights, first_dir / "adapter" / "adapter_model.safetensors")
+    job, job_dir = make_job(4, fields={"incumbent": str(first_dir / "adapter")})
+    with pytest.raises(Failed, match="step 1") as caught:
+        train(job, job_dir, recorder())
+    assert caught.value.failure.reason == "nan"
+    assert not (job_dir / "result.json").exists()
+
+
+@pytest.mark.parametrize("missing", ["/nowhere/base", "Nobody/No-Such-Model-0B"])
+def test_a_missing_base_says_what_to_set(make_job: MakeJob, recorder: Any, missing: str) -> None:
+    job, job_dir = make_job(2, fields={"base": missing})
+    with pytest.raises(Failed, match="CODELUPE_BASE_MODEL") as caught:
+        train(job, job_dir, recorder())
+    assert caught.value.failure.reason == "base_missing"
+    assert missing in caught.value.failure.message
+
+
+def test_recomputing_activations_changes_nothing_but_memory(make_job: MakeJob, recorder: Any) -> None:
+    losses = []
+    for recompute in (False, True):
+        job, job_dir = make_job(6, recompute=recompute)
+        child = recorder()
+        train(job, job_dir, child)
+        losses.append([event["loss"] for event in child.of("step")])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_rate_warms_up_from_the_first_step_and_falls_to_a_tenth() -> None:
+    shares = [rate_share(step, num_steps=100, warmup_steps=3) for step in range(101)]
+    assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert shares[3:] == sorted(shares[3:], reverse=True)
+    assert shares[100] == pytest.approx(0.1)
