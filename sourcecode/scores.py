@@ -76,7 +76,7 @@ def _rate_structure(measures: Measures, lines: Sequence[str], dead_share: float)
         (0.2, _fall(defined_share, good=0.95, bad=0.3)),
         (0.25, _fall(function_lines, good=10, bad=80) if measures.functions else 0.2),
         (0.15, _fall(long_share, good=0.0, bad=0.1)),
-        (0.2, _fall(repeated_share, good=0.0, bad=0.2)),
+        (0.2, 1 - math.sqrt(repeated_share)),  # the first copies are the worst, and each further one still costs
     )
     return {
         "rating": rating * (1 - min(1.0, 2 * dead_share)),

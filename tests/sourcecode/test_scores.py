@@ -121,9 +121,9 @@ DEGRADATIONS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
 @pytest.mark.parametrize("case", range(len(DEGRADATIONS)), ids=[case[0].__name__ for case in DEGRADATIONS])
 def test_a_degradation_lowers_the_score_of_real_files(case: int) -> None:
     degrade, reference = DEGRADATIONS[case]
-    texts = [path.read_text() for path in FILES[::2]]
+    texts = [path.read_text() for path in FILES[::3]]
     pairs = [(rate(reference(text)).total, rate(degrade(text)).total) for text in texts if len(text) < 40_000]
-    assert len(pairs) >= 15
+    assert len(pairs) >= 12
     assert sum(worse < before for before, worse in pairs) >= 0.95 * len(pairs), pairs
 
 
