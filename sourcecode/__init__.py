@@ -1,1 +1,1 @@
-"""TODO."""
+"""What a source file says: language, syntax tree and cuts, score, fingerprints, secrets. No database, no model."""
