@@ -47,13 +47,9 @@ class Places:
         return holes(self.language, self.text) if self._parses else []
 
     def holes_within(self, start: int, end: int, max_chars: int) -> list[tuple[int, int]]:
-        """Return the whole syntax nodes in [start, end) of at most `max_chars` that say something."""
+        """Return the whole syntax nodes in [start, end) of at most `max_chars`."""
         first, last = bisect_left(self._holes, (start, 0)), bisect_left(self._holes, (end, 0))
-        return [
-            hole
-            for hole in self._holes[first:last]
-            if hole[1] <= end and 0 < hole[1] - hole[0] <= max_chars and self.text[slice(*hole)].strip()
-        ]
+        return [hole for hole in self._holes[first:last] if hole[1] <= end and 0 < hole[1] - hole[0] <= max_chars]
 
     def split_near(self, start: int, end: int, aim: int) -> int | None:
         """Return the place in (start, end) nearest to `aim` with something to read on both sides; None without one.

@@ -38,10 +38,15 @@ def test_it_packs_the_same_twice(lengths, capacity):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "num_bins"), [([7, 1, 6, 2, 5, 3, 4, 4], 4), ([5, 5, 5, 3, 3, 3], 3), ([4, 4, 4, 6, 6, 2], 4)]
+    ("lengths", "num_bins"),
+    [
+        ([7, 6, 3, 2, 2], 2),  # the 3 must go to the 7, or the last 2 finds no place
+        ([3, 3, 3, 7, 7, 7], 3),  # longest first: else the 3s share a sequence
+        ([9, 1, 8, 2, 7, 3, 6, 4, 5, 5], 5),
+    ],
 )
-def test_it_takes_the_tightest_fit(lengths, num_bins):
-    assert len(pack(lengths, 8)) == num_bins
+def test_the_longest_come_first_and_each_takes_the_tightest_fit(lengths, num_bins):
+    assert len(pack(lengths, 10)) == num_bins
 
 
 @pytest.mark.parametrize("seed", range(5))

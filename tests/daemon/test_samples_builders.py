@@ -93,6 +93,24 @@ def test_a_hole_is_a_whole_syntax_node_and_gives_back_the_file():
         assert completion(sample) == middle
 
 
+def test_long_holes_are_chosen_more_often_than_names():
+    lengths = [end - start for start, end in holes("python", SOURCES["python"]) if end - start <= 60]
+
+    chosen = [len(completion(build(SOURCES["python"], only("fim"), seed)[0])) for seed in range(60)]
+
+    assert np.mean(chosen) > 1.3 * np.mean(lengths)
+    assert len(set(chosen)) > 3
+
+
+def test_a_hole_lies_within_its_piece():
+    samples = build(PYTHON, only("fim", max_chars=600))
+
+    pieces = [FIM.fullmatch(read(sample)).groups() for sample in samples if sample.kind == "fim"]
+    assert len(pieces) > 30
+    assert all(before + middle + after in PYTHON for before, after, middle in pieces)
+    assert all(len(before + middle + after) <= 600 for before, after, middle in pieces)
+
+
 @pytest.mark.parametrize("kind", ["continuation", "fim"])
 @pytest.mark.parametrize("text", [PYTHON, *HOSTILE.values()], ids=["python", *HOSTILE])
 def test_every_sample_fits_its_sequence_ends_with_its_marker_and_has_only_the_ids_of_its_frame(kind, text):
@@ -162,6 +180,15 @@ def test_without_a_parser_lines_are_kept_whole():
     assert len(samples) > 1
     assert all(sample.kind == "continuation" for sample in samples)
     assert all(re.fullmatch(r"(line \d+ of a text\n)+", completion(sample)) for sample in samples)
+
+
+@pytest.mark.parametrize("prefix_share", [0.01, 0.99])
+def test_there_is_something_to_read_and_something_to_write(prefix_share):
+    text = "\n\n\nfirst line\nsecond line\n\n\n\n"
+
+    (sample,) = build(text, only("continuation", prefix_share=prefix_share), language="unheard-of")
+
+    assert completion(sample).strip() == "second line"
 
 
 def test_a_long_file_is_cut_between_statements_and_nothing_is_lost():
