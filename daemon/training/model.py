@@ -37,14 +37,12 @@ class Model(Protocol):
 
 
 def prepare_device(wanted: Model) -> None:
-    """Fix the number of threads and let matrix products use TF32; raise Failed(device) without the wanted device."""
+    """Fix the seed and the number of threads; let matrix products use TF32."""
     torch.set_num_threads(wanted.settings.threads or len(os.sched_getaffinity(0)))
     torch.manual_seed(wanted.settings.seed)
     if wanted.device == "cpu":
         _keep_freed_memory()
     else:
-        if not torch.cuda.is_available():
-            raise Failed("device", "device 'cuda' is not to be had: no driver, or no CUDA build of torch; use 'cpu'")
         torch.backends.cuda.matmul.allow_tf32 = True
 
 
@@ -57,8 +55,16 @@ def _keep_freed_memory() -> None:
 
 
 def device_name(job: Job) -> str:
-    """Return `cpu` or the UUID of the GPU, which is what a device lock is named after."""
-    return "cpu" if job.device == "cpu" else str(torch.cuda.get_device_properties(0).uuid)
+    """Return `cpu` or the UUID of the GPU, which is what a device lock is named after.
+
+    Raises:
+        Failed: device, where the wanted one is not there.
+    """
+    if job.device == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise Failed("device", "device 'cuda' is not to be had: no driver, or no CUDA build of torch; use 'cpu'")
+    return str(torch.cuda.get_device_properties(0).uuid)
 
 
 def load_base(job: Model, attention: Attention = SDPA) -> Any:

@@ -34,11 +34,16 @@ def train(job: Job, job_dir: Path, child: Child) -> None:
         except OutOfMemory as error:
             if micro_batch == 1:
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
-            micro_batch = micro_batch // 2
+            micro_batch = halve(micro_batch, job.settings.micro_batch * job.settings.accumulation)
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
         child.emit("note", note="out_of_memory", message=f"going on with {micro_batch} sequences per forward pass")
+
+
+def halve(micro_batch: int, per_step: int) -> int:
+    """Return the largest micro-batch of at most half the size that divides the sequences of a step."""
+    return next(size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0)
 
 
 def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:

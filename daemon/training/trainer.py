@@ -108,7 +108,7 @@ class PackedTrainer(Trainer):
 
         Raises:
             Stopped: the parent asked; a checkpoint of the last whole step is on disk.
-            OutOfMemory: likewise, and a smaller micro-batch can go on from it.
+            OutOfMemory: a smaller micro-batch can go on from the last checkpoint.
             Failed: the loss is not a number.
         """
         checkpoint = find_checkpoint(self.folder)
@@ -122,6 +122,9 @@ class PackedTrainer(Trainer):
             self._trained.zero_grad()
             self._save_checkpoint(self._trained)
             raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            # Outside of a micro-batch, maybe with a step half done: the last checkpoint counts.
+            raise OutOfMemory(str(error)) from error
         self._keep_time()
         if self.best is not None:
             restore_state(self._trained, self.best)

@@ -47,13 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def write_code(number: int) -> str:
-    lines = [f'"""Module {number}."""\n']
-    for k in range(6):
-        lines.append(
-            f"def combine_{number}_{k}(first, second):\n    total = first + second * {k}\n"
-            f"    if total > {number}:\n        return total - {k}\n    return total\n"
-        )
-    return "\n\n".join(lines)
+    functions = [
+        f"def combine_{number}_{k}(first, second):\n    total = first + second * {k}\n"
+        f"    if total > {number}:\n        return total - {k}\n    return total\n"
+        for k in range(6)
+    ]
+    return "\n\n".join([f'"""Module {number}."""\n', *functions])
 
 
 def make_items(first: int, num: int, role: str) -> list[Item]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from daemon.job import Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training.child import Failed, Stopped
-from daemon.training.train import train
+from daemon.training.train import halve, train
 from daemon.training.trainer import rate_share
 
 MakeJob = Callable[..., tuple[Job, Path]]
@@ -204,3 +204,10 @@ def test_the_rate_warms_up_from_the_first_step_and_falls_to_a_tenth() -> None:
     assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert shares[3:] == sorted(shares[3:], reverse=True)
     assert shares[100] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "per_step", "expected"), [(4, 16, 2), (5, 10, 2), (6, 6, 3), (3, 6, 1), (5, 5, 1)]
+)
+def test_a_smaller_micro_batch_leaves_the_step_as_large(micro_batch: int, per_step: int, expected: int) -> None:
+    assert halve(micro_batch, per_step) == expected
