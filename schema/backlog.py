@@ -46,8 +46,8 @@ def count_pending(
     pending = is_pending(line_id, limits)
     if not include_waiting:
         pending = sa.and_(pending, QueueItem.waiting.is_(sa.false()))
-    # The order is the index's: without one, a scan from the table's start would look cheap where many are pending.
-    in_order = sa.select(QueueItem.item_id).where(pending).order_by(QueueItem.waiting, QueueItem.rank.desc())
+    # The order is that of ix_training_queue_ready: no other plan may look cheap, wherever the eligible rows lie.
+    in_order = sa.select(QueueItem.score).where(pending).order_by(QueueItem.waiting.desc(), QueueItem.score.desc())
     some = in_order.limit(at_most).subquery()
     return conn.execute(sa.select(sa.func.count()).select_from(some)).scalar_one()
 

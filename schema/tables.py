@@ -196,7 +196,19 @@ class QueueItem(Base):
     quarantined_reason: Mapped[str | None]
     __table_args__ = (
         sa.CheckConstraint(_one_of("split", SPLITS), name="split"),
-        # count_pending and claim_run: the best pending ones first, those that wait for company last
+        # count_pending: a range of the eligible scores, so that rows below the quality threshold, pending for ever,
+        # cost it nothing
+        sa.Index(
+            "ix_training_queue_ready",
+            "line_id",
+            "waiting",
+            "score",
+            postgresql_include=["num_chars"],
+            postgresql_where=sa.text(
+                "run_id IS NULL AND split = 'train' AND excluded_reason IS NULL AND quarantined_reason IS NULL"
+            ),
+        ),
+        # claim_run: the best pending ones first, those that wait for company last
         sa.Index(
             "ix_training_queue_pending",
             "line_id",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -89,9 +90,19 @@ def test_the_ready_check_reads_only_its_index_and_stops_early(conn):
     nodes, num = explain(conn, r"count\(\*\)", lambda: count_pending(conn, line.id, LIMITS, at_most=1000))
     assert num == 1000
     (scan,) = find(nodes, "Index Only Scan", "Index Scan", "Seq Scan", "Bitmap Heap Scan")
-    assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "ix_training_queue_pending")
+    assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "ix_training_queue_ready")
     assert find(nodes, "Limit")
     assert not find(nodes, "Sort", "Hash Join")
+
+
+def test_rows_below_the_quality_threshold_cost_the_ready_check_nothing(conn):
+    line = open_line(conn, name="qwen", base_model="base")
+    too_high = replace(LIMITS, min_score=101)
+    nodes, num = explain(conn, r"count\(\*\)", lambda: count_pending(conn, line.id, too_high, at_most=1000))
+    assert num == 0
+    (scan,) = find(nodes, "Index Only Scan", "Index Scan")
+    assert scan["Index Name"] == "ix_training_queue_ready"
+    assert "score >=" in scan["Index Cond"]
 
 
 def test_the_claim_walks_its_index_in_order_and_looks_up_only_what_it_takes(conn):

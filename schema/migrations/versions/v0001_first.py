@@ -251,6 +251,15 @@ def upgrade() -> None:
         ),
     )
     op.create_index(
+        "ix_training_queue_ready",
+        "training_queue",
+        ["line_id", "waiting", "score"],
+        postgresql_include=["num_chars"],
+        postgresql_where=sa.text(
+            "run_id IS NULL AND split = 'train' AND excluded_reason IS NULL AND quarantined_reason IS NULL"
+        ),
+    )
+    op.create_index(
         "ix_training_queue_run_id", "training_queue", ["run_id"], postgresql_where=sa.text("run_id IS NOT NULL")
     )
     op.create_table(
