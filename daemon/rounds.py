@@ -8,6 +8,7 @@ from daemon.child import Supervised
 from daemon.context import Led
 from daemon.job import Failure, Result
 from daemon.prepare import prepare_job
+from daemon.reconcile import reconcile
 from daemon.supervise import read_failure, run_child
 from daemon.verdict import conclude, publish_base
 from schema import failpoints
@@ -64,6 +65,7 @@ def _evaluate(led: Led, run: Run) -> bool:
     failpoints.hit("run.after_evaluation")
     conclude(led, run)
     _clean(led, run)
+    reconcile(led)
     return True
 
 

@@ -10,17 +10,14 @@ from daemon import policy
 from daemon.config import DaemonSettings
 from daemon.context import Context, Led
 from daemon.policy import Decision, Facts
-from daemon.publish import DamagedVersion, point_current, verify_folder
+from daemon.reconcile import reconcile
 from daemon.rounds import advance
-from daemon.state_file import refresh_state_file
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.leases import check_fence
 from schema.lines import Line, fetch_line, request
 from schema.repositories import fetch_queue_counts
 from schema.runs import Limits, Run, claim_run, count_pending, count_split, fetch_open_run
-from schema.summary import fetch_state
-from schema.versions import fetch_promotions, fetch_version
 
 log = logging.getLogger(__name__)
 
@@ -37,40 +34,12 @@ def tick(ctx: Context) -> bool:
         ctx.live.decided("wait", "busy")
         return False
     led = Led(ctx, lease, line.id)
-    reconcile(led, line)
+    reconcile(led)
     with ctx.engine.connect() as conn:
         run = fetch_open_run(conn, line.id)
     if run is not None:
         return advance(led, run)
     return _start_run(led, line)
-
-
-def reconcile(led: Led, line: Line) -> None:
-    """Make what is derived follow the database: the symlink, then the state file (I3, I4)."""
-    ctx = led.ctx
-    if point_current(ctx.paths, line.current_version) or ctx.live.current_version != line.current_version:
-        verify_current(led, line)
-    with ctx.engine.connect() as conn:
-        state = fetch_state(conn, line.id)
-    refresh_state_file(ctx.paths.state_file, state)
-    ctx.live.serves(line.current_version, state, num_failures=line.num_failures)
-
-
-def verify_current(led: Led, line: Line) -> None:
-    """Check every file of the current version against its manifest, and show the result."""
-    if line.current_version is None:
-        return
-    with led.ctx.engine.connect() as conn:
-        row = fetch_version(conn, line.id, line.current_version)
-        promotions = fetch_promotions(conn, line.id)
-    promoted_at_s = max((one["created_at"].timestamp() for one in promotions), default=None)
-    damage = None
-    try:
-        verify_folder(led.ctx.paths.version(line.current_version), None if row is None else row["manifest_digest"])
-    except DamagedVersion as error:
-        damage = str(error)
-        log.error("the current version is damaged: %s", error, extra={"event": "version_damaged"})
-    led.ctx.live.verified(line.current_version, damage, promoted_at_s)
 
 
 def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:

@@ -10,7 +10,7 @@ from daemon.context import Led
 from daemon.gate import Gate, judge
 from daemon.job import EvaluationResult, Result
 from daemon.provenance import code_revision, write_model_card
-from daemon.publish import folder_bytes, point_current, publish_folder
+from daemon.publish import folder_bytes, publish_folder
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.leases import check_fence
@@ -51,8 +51,6 @@ def conclude(led: Led, run: Run) -> Run:
         gate.summary(),
         extra={"event": "run_concluded", "run": run.number},
     )
-    if closed.state == "promoted":
-        point_current(led.ctx.paths, run.version)
     led.ctx.live.finished_run(closed, gate.summary())
     return closed
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from daemon.config import DaemonSettings
 from daemon.context import Context
 from daemon.device import Device
@@ -16,7 +17,6 @@ from ingest.config import IngestSettings
 from ingest.judge import judge_file
 from monitoring.progress import Progress
 from schema.lines import open_line
-
 from tests.builders import claim_source, finish, make_file, save
 
 MICRO = {
@@ -25,7 +25,7 @@ MICRO = {
     "threshold_rows": 20,
     "min_quality": 0,
     "max_run_chars": 60_000,
-    "max_test_chars": 20_000,
+    "max_test_chars": 90_000,
     "base_max_chars": 80_000,
     "min_test_units": 4,
     "check_interval_s": 1,

@@ -1,9 +1,9 @@
 """One leader per line: taken, kept, handed over, and never taken from one who may still be there."""
 
 import pytest
-from schema.leases import StaleFence, check_fence
 
 from daemon.leadership import Leadership
+from schema.leases import StaleFence, check_fence
 
 LINE = "line:micro"
 

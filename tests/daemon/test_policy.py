@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+
 from daemon.policy import Facts, decide, num_needed
 
 READY = Facts(

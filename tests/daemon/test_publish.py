@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+
 from daemon.files import sweep_temporaries
 from daemon.paths import LinePaths
 from daemon.publish import DamagedVersion, point_current, publish_folder, verify_folder

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from daemon.publish import verify_folder
 from daemon.tick import tick
 from schema.audit import audit
@@ -10,7 +11,6 @@ from schema.decisions import fetch_decisions
 from schema.lines import fetch_line
 from schema.runs import count_members, fetch_runs
 from schema.versions import fetch_versions
-
 from tests.daemon.conftest import store_standard_library
 
 
