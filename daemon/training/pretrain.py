@@ -70,7 +70,10 @@ def pretrain(job: Job, job_dir: Path, child: Child) -> None:
 
 
 def make_curriculum(members: list[Item], tokenizer: Tokenizer, job: Job) -> tuple[PackedRows, int]:
-    """Pack plain text first, then sample frames: each member is in one of the two, once."""
+    """Pack plain text first, then sample frames: each member is in one of the two, once.
+
+    Here every token is learned, prompts too: two thirds of a framed sample are prompt, and a base knows nothing yet.
+    """
     settings = job.settings
     order = torch.randperm(len(members), generator=torch.Generator().manual_seed(job.seed)).tolist()
     num_framed = round(sum(len(item.content) for item in members) * settings.pretrain_frame_share)
@@ -78,7 +81,8 @@ def make_curriculum(members: list[Item], tokenizer: Tokenizer, job: Job) -> tupl
     for index in order:
         item = members[index]
         if num_framed > 0:
-            framed += build_samples(item, tokenizer, settings, seed=job.seed)
+            samples = build_samples(item, tokenizer, settings, seed=job.seed)
+            framed += [dataclasses.replace(sample, prompt_tokens=0) for sample in samples]
             num_framed -= len(item.content)
         else:
             plain += plain_samples(item, tokenizer, settings)

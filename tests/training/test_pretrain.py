@@ -22,7 +22,7 @@ def test_the_base_is_learned_and_loads_by_the_usual_names(make_job: MakeJob, rec
     child = recorder()
     pretrain(job, job_dir, child)
     steps = child.of("step")
-    assert steps[-1]["loss"] < steps[0]["loss"] - 1
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.2
     model = AutoModelForCausalLM.from_pretrained(job_dir / "base")
     tokenizer = AutoTokenizer.from_pretrained(job_dir / "base")
     assert model.config.vocab_size == 512
