@@ -16,7 +16,6 @@ import pytest
 from daemon.job import Failure, Job
 
 MakeJob = Callable[..., tuple[Job, Path]]
-FOREVER = 100_000  # epochs
 
 
 @contextlib.contextmanager
@@ -47,7 +46,7 @@ def wait_for(child: subprocess.Popen[bytes], **wanted: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("way", ["pipe", "signal"])
 def test_asked_to_stop_it_leaves_a_checkpoint_and_exits_with_3(make_job: MakeJob, way: str) -> None:
-    _, job_dir = make_job(24, learning_rate=1e-4)
+    _, job_dir = make_job(24, learning_rate=1e-4, epochs=30)  # far longer than the order takes to arrive
     with started("train", job_dir) as child:
         wait_for(child, event="step")
         if way == "pipe":
