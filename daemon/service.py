@@ -182,8 +182,6 @@ class Loop:
 
 def _schedule(ctx: Context, loop: Loop) -> BackgroundScheduler:
     """Start the clock: one tick at a time, missed ones skipped and counted, never replayed."""
-    # The clock logs each of its own beats, and a warning for each that finds a tick at work: that is a counter here.
-    logging.getLogger("apscheduler").setLevel(logging.ERROR)
     scheduler = BackgroundScheduler(timezone=UTC)
     once_at_a_time = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
     now = datetime.now(UTC)

@@ -23,6 +23,9 @@ from monitoring.terminal import console_on
 MAX_FILE_BYTES: Final = 10_000_000
 NUM_OLD_FILES: Final = 5
 
+# Libraries that log each of their beats: the clock even warns of every one that finds a tick at work, which is a
+# counter here.
+_QUIET: Final = {"alembic": logging.WARNING, "apscheduler": logging.ERROR}
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "event"}
 _NO_IDS: Mapping[str, Any] = MappingProxyType({})
 _ids: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("log_ids", default=_NO_IDS)
@@ -149,4 +152,6 @@ def setup_logging(*, level: str = "INFO", file: Path | None = None, stream: Text
         handler.set_name(__name__)
         root.addHandler(handler)
     root.setLevel(level)
+    for name, least in _QUIET.items():
+        logging.getLogger(name).setLevel(least)
     logging.captureWarnings(capture=True)

@@ -1,9 +1,7 @@
 """A daemon's parts on a fresh database, with a model small enough to train within seconds."""
 
 import sys
-import sysconfig
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +11,8 @@ from daemon.device import Device
 from daemon.leadership import Leadership
 from daemon.live import Live
 from daemon.paths import LinePaths
-from ingest.config import IngestSettings
-from ingest.judge import judge_file
 from monitoring.progress import Progress
 from schema.lines import open_line
-from tests.builders import claim_source, finish, make_file, save
 
 MICRO = {
     "line": "micro",
@@ -77,27 +72,3 @@ def make_context(engine, tmp_path):
 @pytest.fixture
 def ctx(make_context, settings):
     return make_context(settings)
-
-
-def standard_library_files(first: int, num: int) -> list[Path]:
-    """Return files of the running Python that every machine has, in a fixed order, middling in size."""
-    folder = Path(sysconfig.get_path("stdlib"))
-    fit = [path for path in sorted(folder.glob("*.py")) if 2_000 < path.stat().st_size < 12_000]
-    return fit[first : first + num]
-
-
-def store_standard_library(engine, *, first: int, num: int, source: str) -> int:
-    """Store real files through the real judgement: every fifth is held out for validation or test."""
-    limits = IngestSettings().limits
-    splits = ("train", "train", "validation", "train", "train", "test", "train", "train", "test", "train")
-    files = []
-    for number, path in enumerate(standard_library_files(first, num)):
-        judged = judge_file(path.name, path.read_bytes(), limits)
-        if judged.accepted and judged.text is not None:
-            file = make_file(path.name, judged.text, unit=path.name, split=splits[number % len(splits)])
-            files.append(file)
-    with engine.begin() as conn:
-        claim = claim_source(conn, source)
-        save(conn, claim, *files)
-        finish(conn, claim)
-    return len(files)

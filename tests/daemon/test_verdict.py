@@ -193,3 +193,17 @@ def test_a_second_daemon_waits_and_says_so(ctx, make_context, settings):
 
     assert not tick(second)
     assert second.live.decision == ("wait", "busy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [({"min_test_units": 50}, "too_few_held_out"), ({"threshold_rows": 41}, "too_few_rows"), ({}, None)],
+)
+def test_it_waits_and_says_for_what(make_context, settings, rows, changes, reason):
+    ctx = make_context(settings.model_copy(update=changes))
+    rows()
+
+    worked = tick(ctx)
+
+    assert worked == (reason is None)
+    assert ctx.live.decision == (("wait", reason) if reason else ("train", "threshold_reached"))
