@@ -13,12 +13,11 @@ from pathlib import Path
 import click
 from sqlalchemy import Engine
 
-from daemon.config import Settings
+from daemon.config import Settings, TrainingSettings
 from daemon.device import detect_device
-from daemon.files import write_atomically, write_json
-from daemon.job import JOB, Event
+from daemon.files import write_json
+from daemon.job import Event
 from daemon.paths import LinePaths
-from daemon.prepare import make_job
 from daemon.reports import find_version, open_line_of
 from daemon.supervise import Order, read_failure, run_child
 from monitoring.logs import setup_logging
@@ -147,8 +146,8 @@ def complete(settings: Settings, file: Path, version: str, max_tokens: int, hole
     prefix, found, suffix = text.partition(hole)
     with open_line_of(settings) as (conn, line):
         number = None if version == "base" else find_version(conn, line, version)["number"]
+    asked = {"prefix": prefix, "suffix": suffix if found else None, "max_tokens": max_tokens}
     language = detect_language(file.name, text)
-    asked = {"prefix": prefix, "suffix": suffix if found else None, "max_new_tokens": max_tokens}
     if language is not None:
         asked["language"] = language
     click.echo(_ask(settings, number, asked))
@@ -156,35 +155,29 @@ def complete(settings: Settings, file: Path, version: str, max_tokens: int, hole
 
 def _ask(settings: Settings, version: int | None, asked: dict[str, object]) -> str:
     """Let a child write the completion. Raises click.ClickException with the child's own words."""
-    paths = LinePaths(settings.home, settings.daemon.line)
-    paths.job(0).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="complete-", dir=paths.job(0).parent) as name:
+    daemon, paths = settings.daemon, LinePaths(settings.home, settings.daemon.line)
+    question = {
+        **asked,
+        "settings": {name: getattr(daemon, name) for name in TrainingSettings.model_fields},
+        "device": detect_device(settings.profile).kind,
+        "base": str(paths.base) if daemon.makes_base else daemon.base_model,
+        "base_revision": daemon.base_revision,
+        "adapter": None if version is None else str(paths.version(version)),
+    }
+    with tempfile.TemporaryDirectory(prefix="codelupe-complete-") as name:
         folder = Path(name)
-        job = make_job(
-            settings.daemon,
-            paths,
-            device=detect_device(settings.profile).kind,
-            incumbent=None if version is None else paths.version(version),
-        )
-        write_atomically(folder / JOB, job.model_dump_json().encode())
-        write_json(folder / "request.json", asked)
-        listener = Listener()
-        if run_child("complete", folder, listener, stop_grace_s=settings.daemon.stop_grace_s) != "done":
+        write_json(folder / "question.json", question)
+        if run_child("complete", folder, Unheard(), stop_grace_s=daemon.stop_grace_s) != "done":
             raise click.ClickException(f"the child could not complete it: {read_failure(folder).message}")
-    return listener.text
+        return str(json.loads((folder / "answer.json").read_bytes())["text"])
 
 
-@dataclass(slots=True)
-class Listener:
-    """A caller that waits for the child's text."""
-
-    text: str = ""
+class Unheard:
+    """A child whose caller only waits for its answer."""
 
     def obey(self) -> Order:
         """Let it go on."""
         return "go_on"
 
     def on_event(self, event: Event) -> None:
-        """Keep the text."""
-        if event.get("event") == "text":
-            self.text = str(event["text"])
+        """Ignore the event."""

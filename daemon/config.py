@@ -59,6 +59,8 @@ class TrainingSettings(SampleSettings):
     """Weight decay of AdamW (8-bit)."""
     eval_interval_steps: int = Field(100, ge=1)
     """Most steps between two evaluations; a short run evaluates at least eight times."""
+    eval_pieces: int = Field(8, ge=1)
+    """Most pieces of one held-out file that the gate evaluates: many files count, not a few long ones."""
     eval_share: float = Field(0.05, gt=0, le=0.5)
     """Share of the run's computation that its evaluations may take; the validation subsample is cut to fit."""
     patience: int = Field(3, ge=1)
@@ -114,7 +116,7 @@ class DaemonSettings(TrainingSettings):
     min_test_units: int = Field(8, ge=1)
     """Held-out units needed before a run may start; with fewer the gate could not judge."""
     max_test_chars: int = Field(2_000_000, ge=10_000)
-    """Most held-out characters the gate evaluates; a fixed choice by hash."""
+    """Most held-out characters the gate evaluates, by whole files; a fixed choice by hash."""
     line_lease_s: float = Field(60, ge=5)
     """Seconds after which a daemon that no longer renews its lease is taken for dead."""
     back_off_s: float = Field(300, ge=1)

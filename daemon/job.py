@@ -37,10 +37,6 @@ class Job(_Document):
     base_revision: str | None = None
     incumbent: Path | None = None
     """Adapter that this run continues and is judged against."""
-    replayed: bool = False
-    """Whether members of the role `replay` are among the members."""
-    eval_max_chars: int
-    """Most characters of the test split to evaluate; test.jsonl is cut already, this is for the record."""
 
 
 class Item(_Document):

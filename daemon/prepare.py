@@ -4,13 +4,11 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from daemon.config import DaemonSettings, TrainingSettings
 from daemon.context import Led
 from daemon.files import write_atomically, write_lines
 from daemon.job import JOB, MEMBERS, TEST, VALIDATION, Item, Job
-from daemon.paths import LinePaths
 from daemon.publish import verify_folder
 from schema.runs import Limits, Member, Run, fetch_held_out, stream_members
 from schema.versions import fetch_version
@@ -28,8 +26,7 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
     for name, read in sources.items():
         if not (missing_only and (folder / name).exists()):
             write_lines(folder / name, _as_lines(read(led, run, settings)))
-    job = make_job(settings, ctx.paths, device=ctx.device.kind, incumbent=_incumbent(led, run), run=run)
-    write_atomically(folder / JOB, job.model_dump_json(indent=2).encode())
+    write_atomically(folder / JOB, _job(led, run, settings).model_dump_json(indent=2).encode())
 
 
 def _belongs(folder: Path, run: Run) -> bool:
@@ -50,31 +47,20 @@ def _incumbent(led: Led, run: Run) -> Path | None:
     return folder
 
 
-def make_job(
-    settings: DaemonSettings,
-    paths: LinePaths,
-    *,
-    device: Literal["cpu", "cuda"],
-    incumbent: Path | None = None,
-    run: Run | None = None,
-) -> Job:
-    """Return the job of a run, or without one that of a single question to a model."""
-    is_base = run is not None and run.kind == "base"
-    number = run.number if run is not None else 0
-    own_base = paths.job(number) / "base" if is_base else paths.base
+def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
+    paths = led.ctx.paths
+    own_base = paths.job(run.number) / "base" if run.kind == "base" else paths.base
     return Job(
         line=settings.line,
-        run=number,
-        uuid=run.uuid if run is not None else "",
-        kind="base" if is_base else "adapter",
-        seed=settings.seed + number,
+        run=run.number,
+        uuid=run.uuid,
+        kind="base" if run.kind == "base" else "adapter",
+        seed=settings.seed + run.number,
         settings=TrainingSettings(**{name: getattr(settings, name) for name in TrainingSettings.model_fields}),
-        device=device,
+        device=led.ctx.device.kind,
         base=str(own_base) if settings.makes_base else settings.base_model,
         base_revision=None if settings.makes_base else settings.base_revision,
-        incumbent=incumbent,
-        replayed=settings.replay_share > 0,
-        eval_max_chars=settings.max_test_chars,
+        incumbent=_incumbent(led, run),
     )
 
 
@@ -96,7 +82,14 @@ def _held_out(led: Led, settings: DaemonSettings, split: str) -> Iterator[Member
         min_score=settings.min_quality, min_chars=settings.min_chars, max_rows=settings.max_rows, max_chars_total=None
     )
     with led.ctx.engine.connect() as conn:
-        yield from fetch_held_out(conn, led.line_id, split, limits=limits, max_chars=settings.max_test_chars)
+        yield from fetch_held_out(
+            conn,
+            led.line_id,
+            split,
+            limits=limits,
+            max_chars=settings.max_test_chars,
+            max_item_chars=settings.eval_pieces * settings.max_chars,
+        )
 
 
 def _as_lines(members: Iterable[Member]) -> Iterator[str]:

@@ -45,15 +45,23 @@ def stream_members(conn: sa.Connection, run_id: int) -> Iterator[Member]:
 
 
 def fetch_held_out(
-    conn: sa.Connection, line_id: int, split: str, *, limits: Limits, max_chars: int | None = None
+    conn: sa.Connection,
+    line_id: int,
+    split: str,
+    *,
+    limits: Limits,
+    max_chars: int | None = None,
+    max_item_chars: int | None = None,
 ) -> Iterator[Member]:
     """Yield a line's held-out items of one split in order of their ids; ordinals count from 0.
 
     With `max_chars` those whose hashes come first, up to so many characters and at least one item: the same ones in
-    every round, but for newer ones that come before them. Contents are read of the chosen alone.
+    every round, but for newer ones that come before them; a longer item counts as `max_item_chars`. Contents are read
+    of the chosen alone.
     """
     by_hash = sa.func.sha256(sa.cast(sa.cast(QueueItem.item_id, sa.Text), sa.LargeBinary))
-    chars_before = sa.func.sum(QueueItem.num_chars).over(order_by=(by_hash, QueueItem.item_id)) - QueueItem.num_chars
+    counted = QueueItem.num_chars if max_item_chars is None else sa.func.least(QueueItem.num_chars, max_item_chars)
+    chars_before = sa.func.sum(counted).over(order_by=(by_hash, QueueItem.item_id)) - counted
     chosen = (
         sa.select(QueueItem.item_kind, QueueItem.item_id, QueueItem.split, chars_before.label("chars_before"))
         .join(ProcessedFile, sa.and_(ProcessedFile.id == QueueItem.item_id, QueueItem.item_kind == FILE))

@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from daemon.training.data import collate, pack_rows, read_items
 from daemon.training.lora import load_adapters
 from daemon.training.loss import token_losses
 from daemon.training.model import compute_dtype, head, hidden_at_targets, load_base, load_base_tokenizer, prepare_device
+from sourcecode.fingerprints import stable_share
 
 
 def evaluate(job: Job, job_dir: Path, child: Child) -> None:
@@ -28,7 +30,7 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
     child.phase("tokenize")
     tokenizer = load_base_tokenizer(job)
     items = list(read_items(job_dir / TEST))
-    samples = list(build_all(items, tokenizer, settings, seed=None))
+    samples = choose_pieces(build_all(items, tokenizer, settings, seed=None), settings.eval_pieces)
     child.phase("load")
     model = load_base(job, attention)
     adapters = {"candidate": job_dir / "adapter"}
@@ -42,6 +44,16 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
             bits[name] = sum_bits(model, samples, job, child, flat=attention.flat)
     result = EvaluationResult(items=collect(items, samples, bits), seconds=round(time.monotonic() - started, 3))
     write_json(job_dir / "evaluation.json", result.model_dump())
+
+
+def choose_pieces(samples: Iterable[Sample], most: int) -> list[Sample]:
+    """Return at most so many samples of each item, by hash: the same ones in every round."""
+    by_item: dict[int, list[tuple[float, Sample]]] = defaultdict(list)
+    for sample in samples:
+        pieces = by_item[sample.item_id]
+        pieces.append((stable_share(f"{sample.item_id}:{len(pieces)}"), sample))
+    chosen = (sorted(pieces, key=lambda piece: piece[0])[:most] for pieces in by_item.values())
+    return [sample for pieces in chosen for _, sample in pieces]
 
 
 @contextlib.contextmanager

@@ -101,7 +101,7 @@ def make_job(base: Path, tmp_path: Path) -> Callable[..., tuple[Job, Path]]:
         write_items(job_dir / VALIDATION, make_items(200, 4, "validation"))
         write_items(job_dir / TEST, make_items(300, 5, "test"))
         common = {"line": "micro", "run": run, "uuid": "u", "kind": "adapter", "seed": 7, "device": "cpu"}
-        common |= {"base": str(base), "eval_max_chars": 10_000, "settings": TrainingSettings(**MICRO | settings)}
+        common |= {"base": str(base), "settings": TrainingSettings(**MICRO | settings)}
         job = Job.model_validate(common | (fields or {}))
         (job_dir / "job.json").write_text(job.model_dump_json())
         return job, job_dir
