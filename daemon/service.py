@@ -6,10 +6,12 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
 from importlib.metadata import version
+from typing import TypeVar
 
 from apscheduler.events import EVENT_JOB_MAX_INSTANCES
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 _HOUR_S = 3600
 _MOST_ERRORS = 3
 _FINAL_WAITS = ("too_few_rows", "too_few_held_out")
+T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
@@ -105,42 +108,40 @@ class Loop:
     def step(self) -> bool:
         """Tick once; return whether to tick again at once."""
         started = time.monotonic()
-        try:
-            worked = tick(self.ctx)
-            outcome = "worked" if worked else "idle" if self.ctx.live.leading else "busy"
+        worked = self._guard(lambda: tick(self.ctx))
+        outcome = "failed" if worked is None else "worked" if worked else "idle" if self.ctx.live.leading else "busy"
+        if worked is not None:
             self.ctx.live.database_back()
             self._num_errors = 0
-        except Exception as error:  # noqa: BLE001 -- the loop's edge
-            worked, outcome = False, "failed"
-            self._take_error(error)
         record.record_tick(outcome, time.monotonic() - started)
         self.ctx.live.alive()
-        self._end_once()
-        return worked
+        self._guard(self._end_once)
+        return bool(worked)
 
     def heartbeat(self) -> None:
         """Renew the leases; an outage is waited out, the database's clock decides whether we come back in time."""
-        try:
-            self.ctx.leadership.renew()
-        except Exception as error:  # noqa: BLE001 -- the loop's edge
-            self._take_error(error)
+        self._guard(self.ctx.leadership.renew)
 
     def audit(self) -> None:
         """Recompute the row accounting into the metrics (I1)."""
-        try:
-            with self.ctx.engine.connect() as conn:
-                report = audit(conn)
-        except Exception as error:  # noqa: BLE001 -- the loop's edge
-            self._take_error(error)
-            return
-        self.ctx.live.audited(report.by_state, report.rows_unaccounted)
+        self._guard(self._audit)
 
     def leave(self) -> None:
         """Give the leases back, so that a successor need not wait for them."""
+        self._guard(self.ctx.leadership.give_back)
+
+    def _audit(self) -> None:
+        with self.ctx.engine.connect() as conn:
+            report = audit(conn)
+        self.ctx.live.audited(report.by_state, report.rows_unaccounted)
+
+    def _guard(self, work: Callable[[], T]) -> T | None:
+        """Do the work; an error is logged and counted, and answered with None."""
         try:
-            self.ctx.leadership.give_back()
-        except Exception as error:  # noqa: BLE001 -- leaving anyway; the leases run out by themselves
+            return work()
+        except Exception as error:  # noqa: BLE001 -- the loop's edge
             self._take_error(error)
+            return None
 
     def _take_error(self, error: Exception) -> None:
         if is_outage(error):
@@ -149,7 +150,7 @@ class Loop:
             return
         self._num_errors += 1
         record.record_loop_error("tick")
-        log.error("the tick failed and is tried again", exc_info=error, extra={"event": "tick_failed"})
+        log.error("a step failed and is tried again", exc_info=error, extra={"event": "tick_failed"})
 
     def _end_once(self) -> None:
         """With `once`, stop when the first round is over or nothing can come any more."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The tables, and everything that speaks SQL; the embedded PostgreSQL server."""

@@ -233,7 +233,8 @@ def test_the_base_of_a_new_line_takes_its_share_first():
 
     forecast = plan(facts_for(settings, needs_base=True, **pending), settings)
 
-    assert forecast.chars == pytest.approx(2_000_000)
+    left = 4_000_000 - min(settings.base_share * 4_000_000, settings.base_max_chars)
+    assert forecast.chars == pytest.approx(min(left, settings.max_run_chars))
     assert forecast.seconds["base"] > 0
     assert plan(facts_for(settings, **pending), settings).seconds["base"] == 0
 
