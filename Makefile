@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# The oldest supported PostgreSQL: Debian's package puts it here.
+DEBIAN_POSTGRES := /usr/lib/postgresql/15/bin
 SOURCES ?=
 STAMP := .venv/installed
 
@@ -18,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codelupe needs Python 3.11 or newer: make PYTHON=python3.12")'
 	@echo "Installing into .venv (about 1.5 GB with torch; a minute or two)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --progress-bar on --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[train,dev]'
 	@touch $@
 
 lint: setup
@@ -32,6 +34,7 @@ test: lint
 
 test-system: setup
 	$(BIN)/pytest -m system
+	TEST_POSTGRES_BIN=$(DEBIAN_POSTGRES) $(BIN)/pytest -n 2 tests/schema -m 'not system' --deselect tests/schema/test_embedded.py
 
 # Pin what is installed now, after a deliberate upgrade.
 lock: setup

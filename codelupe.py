@@ -22,6 +22,7 @@ from daemon.config import DaemonSettings
 from daemon.profiles import PROFILES
 from ingest.config import IngestSettings
 from monitoring.config import MonitoringSettings
+from schema import failpoints
 from schema.config import DatabaseSettings
 
 if TYPE_CHECKING:
@@ -224,7 +225,9 @@ def main(ctx: click.Context) -> None:
     Settings come from codelupe.toml and from CODELUPE_* variables; README.md lists them.
     """
     wants_help = any(word in ("-h", "--help") for word in sys.argv[1:])
-    ctx.obj = None if wants_help else load_settings()
+    if not wants_help:
+        ctx.obj = load_settings()
+        failpoints.arm(os.environ, ctx.obj.profile)
 
 
 @main.command()
@@ -247,7 +250,8 @@ def up(settings: Settings, once: bool, sources: tuple[str, ...]) -> None:
     found = [normalise_source(source) for source in sources]
     if not found and settings.profile == "tiny":
         found = [standard_library()]
-    with _lock(settings.home), run_in_foreground(settings, once=once, log_name="codelupe.log") as running:
+    opened = run_in_foreground(settings, once=once, log_name="codelupe.log", migrate=True)
+    with _lock(settings.home), opened as running:
         with running.engine.begin() as conn:
             for source in found:
                 queue_source(conn, source)

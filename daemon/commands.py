@@ -56,12 +56,15 @@ class Running:
 
 
 @contextmanager
-def run_in_foreground(settings: Settings, *, once: bool, log_name: str) -> Iterator[Running]:
+def run_in_foreground(settings: Settings, *, once: bool, log_name: str, migrate: bool = False) -> Iterator[Running]:
     """Set up signals, log, progress and database; what is opened here is closed last."""
     stop = threading.Event()
     stop_on_signals(stop)
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / log_name)
-    with Progress(every_s=settings.monitoring.progress_every_s) as progress, open_engine(settings) as engine:
+    with (
+        Progress(every_s=settings.monitoring.progress_every_s) as progress,
+        open_engine(settings, migrate=migrate) as engine,
+    ):
         yield Running(settings, engine, progress, stop, once)
 
 

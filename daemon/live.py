@@ -94,15 +94,17 @@ class Live:
             elif kind == "eval":
                 self.training["eval_loss"] = event.get("loss")
         if kind == "step":
-            self._show(run, event)
+            figures = {key: event[key] for key in ("loss", "tokens_per_s", "eta_s") if event.get(key) is not None}
+            self._show(run, int(event["step"]), int(event["total"]), figures)
+        elif kind == "progress":
+            self._show(run, int(event["done"]), int(event["total"]), {})
 
-    def _show(self, run: Run, event: Event) -> None:
+    def _show(self, run: Run, step: int, total: int, figures: dict[str, Any]) -> None:
         name = f"{'base model' if run.kind == 'base' else f'run {run.number}'}: {self.training.get('phase', 'train')}"
         if self._task is None or self._task[0] != name:
             self._end_task()
-            self._task = (name, self.progress.task(name, total=int(event["total"])))
-        figures = {key: event[key] for key in ("loss", "tokens_per_s", "eta_s") if event.get(key) is not None}
-        self._task[1].update(int(event["step"]), **figures)
+            self._task = (name, self.progress.task(name, total=total))
+        self._task[1].update(step, **figures)
 
     def _end_task(self) -> None:
         if self._task is not None:

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from schema.audit import audit
 from schema.database import is_outage
 from schema.lines import open_line
 from schema.repositories import is_drained
+from schema.runs import Run
 
 log = logging.getLogger(__name__)
 _HOUR_S = 3600
@@ -98,7 +99,9 @@ class Loop:
     ctx: Context
     once: bool
     exit_code: ExitCode = ExitCode.OK
-    _num_errors: int = field(default=0)
+    _num_errors: int = 0
+    _drained_before: bool = False
+    _audited: Run | None = None
 
     def run(self) -> None:
         """Tick as long as there is work."""
@@ -115,6 +118,9 @@ class Loop:
             self._num_errors = 0
         record.record_tick(outcome, time.monotonic() - started)
         self.ctx.live.alive()
+        if self.ctx.live.finished is not self._audited:
+            self._audited = self.ctx.live.finished
+            self.audit()
         self._guard(self._end_once)
         return bool(worked)
 
@@ -173,8 +179,6 @@ class Loop:
             log.info("nothing new to train on: %s", reason, extra={"event": "nothing_new", "reason": reason})
             self._stop(ExitCode.OK if reason == "too_few_rows" else ExitCode.FAILED)
         self._drained_before = drained
-
-    _drained_before: bool = field(default=False)
 
     def _stop(self, code: ExitCode) -> None:
         self.exit_code = code

@@ -28,16 +28,18 @@ class HasDatabase(Protocol):
 
 
 @contextmanager
-def open_engine(settings: HasDatabase, *, application_name: str = "codelupe") -> Iterator[sa.Engine]:
+def open_engine(
+    settings: HasDatabase, *, application_name: str = "codelupe", migrate: bool = False
+) -> Iterator[sa.Engine]:
     """Yield an engine on the configured server, or on the embedded one, which then runs at least as long.
 
-    Only the embedded database is upgraded on the way; another server's is its operator's to upgrade.
+    The embedded database is always upgraded on the way, another server's only with `migrate`.
 
     Raises:
         RevisionMismatch: the tables are not of this code's revision. EmbeddedError: the server does not start.
     """
     with _open_unchecked(settings, application_name) as engine:
-        if settings.database.database_url is None:
+        if migrate or settings.database.database_url is None:
             upgrade(engine)
         check_revision(engine)
         yield engine

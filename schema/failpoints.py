@@ -28,7 +28,6 @@ NAMES = frozenset(
         "state_file.before_rename",
         "checkpoint.before_rename",
         "checkpoint.after_rename",
-        "keeper.before_start",
     }
 )
 KINDS = ("kill", "raise", "enospc")

@@ -1,7 +1,9 @@
 """What every test may use: a throw-away PostgreSQL of our own launcher, and a fresh database in it."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -19,7 +21,10 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     """A server of this test process (of each xdist worker) alone; call it with a database's name for its URL."""
     home = tmp_path_factory.mktemp("postgres")
     options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-    with open_server(home, purpose="tests", options=options, grace_s=0.0) as server:
+    # make test-system runs the SQL tests a second time, on Debian's PostgreSQL.
+    binaries = os.environ.get("TEST_POSTGRES_BIN")
+    postgres_bin = Path(binaries) if binaries else None
+    with open_server(home, postgres_bin=postgres_bin, purpose="tests", options=options, grace_s=0.0) as server:
         url = make_url(server.url)
         yield lambda database: url.set(database=database).render_as_string(hide_password=False)
 

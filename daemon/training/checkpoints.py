@@ -16,7 +16,7 @@ MANIFEST = "manifest.json"
 @contextlib.contextmanager
 def new_checkpoint(folder: Path, step: int) -> Iterator[Path]:
     """Yield the folder to fill; then hash it, move it in place, and drop all but the newest two."""
-    with new_folder(folder / f"checkpoint-{step:08d}") as temporary:
+    with new_folder(folder / f"checkpoint-{step:08d}", failpoints_of="checkpoint") as temporary:
         yield temporary
         (temporary / MANIFEST).write_text(json.dumps(digest_folder(temporary)))
     for old in _by_age(folder)[KEPT:]:
