@@ -1,5 +1,6 @@
 """`codelupe db` and `codelupe audit`, and how every command gets its engine."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from schema.audit import AuditReport
 from schema.audit import audit as audit_rows
 from schema.config import DatabaseSettings
 from schema.database import check_revision, create_engine, upgrade
-from schema.embedded import open_server, server_status, stop_server
+from schema.embedded import EmbeddedServer, open_server, server_status, stop_server
 
 
 class HasDatabase(Protocol):
@@ -118,12 +119,13 @@ def _describe_row(row: dict[str, Any]) -> str:
 @contextmanager
 def _open_unchecked(settings: HasDatabase, application_name: str) -> Iterator[sa.Engine]:
     with ExitStack() as stack:
+        membership = None
         if settings.database.database_url is not None:
             server_url = settings.database.database_url.get_secret_value()
         else:
-            binaries = settings.database.postgres_bin
-            server = stack.enter_context(open_server(settings.home, postgres_bin=binaries, purpose=application_name))
-            server_url = server.url
+            membership = _Membership(settings, application_name)
+            stack.callback(membership.leave)
+            server_url = membership.server.url
         engine = create_engine(
             server_url,
             application_name=application_name,
@@ -131,7 +133,33 @@ def _open_unchecked(settings: HasDatabase, application_name: str) -> Iterator[sa
             statement_timeout_s=settings.database.statement_timeout_s,
         )
         stack.callback(engine.dispose)
+        if membership is not None:
+            sa.event.listen(engine, "do_connect", membership.renew)
         yield engine
+
+
+class _Membership:
+    """Our place at the embedded server. A keeper that was killed is started again by whoever connects next."""
+
+    def __init__(self, settings: HasDatabase, purpose: str) -> None:
+        self._settings, self._purpose = settings, purpose
+        self._lock = threading.Lock()
+        self.server = self._join()
+
+    def renew(self, *_: object) -> None:
+        """Join again where the keeper has gone; the URL stays the same."""
+        with self._lock:
+            if not self.server.is_alive():
+                self.server.close()
+                self.server = self._join()
+
+    def leave(self) -> None:
+        """Leave the server, which stops after its last client."""
+        self.server.close()
+
+    def _join(self) -> EmbeddedServer:
+        binaries = self._settings.database.postgres_bin
+        return open_server(self._settings.home, postgres_bin=binaries, purpose=self._purpose)
 
 
 def _fetch_url(settings: HasDatabase) -> str:

@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +10,7 @@ from click.testing import CliRunner
 
 from schema.commands import audit, db, open_engine
 from schema.config import DatabaseSettings
-from schema.database import RevisionMismatch, check_revision, create_engine
+from schema.database import RevisionMismatch, check_revision, create_engine, is_outage
 from schema.embedded import server_status
 from schema.lines import open_line
 from tests.builders import add_files, add_repository
@@ -85,3 +87,24 @@ def test_an_audit_that_does_not_add_up_exits_with_1_and_names_the_rows(settings,
     assert f"qwen: file {file_id}: not_queued (/sources/here src/file_" in report.stdout
     report = invoke(audit, settings, "--json")
     assert (report.exit_code, json.loads(report.stdout)["rows_unaccounted"]) == (1, 1)
+
+
+def test_an_engine_outlives_the_keeper_that_was_killed(tmp_path):
+    settings = Settings(tmp_path, DatabaseSettings())
+    with open_engine(settings) as engine:
+        with engine.begin() as conn:
+            add_repository(conn, "/kept")
+        keeper = server_status(tmp_path).keeper_pid
+        os.kill(keeper, signal.SIGKILL)
+
+        sources = None
+        while sources is None:
+            try:
+                with engine.connect() as conn:
+                    sources = list(conn.execute(sa.text("SELECT source FROM repositories")).scalars())
+            except sa.exc.DBAPIError as error:
+                if not is_outage(error):
+                    raise
+
+        assert sources == ["/kept"]
+        assert server_status(tmp_path).keeper_pid != keeper
