@@ -182,17 +182,18 @@ def _describe(detail: Any) -> str:
 class _LazyGroup(click.Group):
     """A group that imports a package's commands when one of them is asked for."""
 
+    # Where each command is, and its one line of help: `codelupe --help` must not import everything.
     PLACES = {  # noqa: RUF012
-        "db": "schema.commands:db",
-        "audit": "schema.commands:audit",
-        "ingest": "ingest.commands:ingest",
-        "daemon": "daemon.commands:daemon",
-        "train": "daemon.commands:train",
-        "why": "daemon.reports:why",
-        "runs": "daemon.reports:runs",
-        "models": "daemon.models:models",
-        "plan": "daemon.forecast:plan",
-        "complete": "daemon.commands:complete",
+        "audit": ("schema.commands", "Prove that every row is accounted for."),
+        "complete": ("daemon.commands", "Let a version continue a file, or fill a hole in it."),
+        "daemon": ("daemon.commands", "The long-running daemon, and single ticks of it."),
+        "db": ("schema.commands", "The embedded database, and the migrations."),
+        "ingest": ("ingest.commands", "Fill the tables with source code."),
+        "models": ("daemon.models", "Versions: list, show, compare, promote, roll back."),
+        "plan": ("daemon.forecast", "Forecast the next run: rows, steps, memory, hours."),
+        "runs": ("daemon.reports", "History of the training runs."),
+        "train": ("daemon.commands", "Manual control: train now, pause, resume, cancel."),
+        "why": ("daemon.reports", "The last decisions, with their inputs."),
     }
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -208,12 +209,16 @@ class _LazyGroup(click.Group):
         return sorted([*super().list_commands(ctx), *self.PLACES])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = self.PLACES.get(cmd_name)
-        if place is None:
+        if cmd_name not in self.PLACES:
             return super().get_command(ctx, cmd_name)
-        module, name = place.split(":")
-        command: click.Command = getattr(import_module(module), name)
+        command: click.Command = getattr(import_module(self.PLACES[cmd_name][0]), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        own = {name: command.get_short_help_str() for name, command in self.commands.items()}
+        lines = own | {name: words for name, (_, words) in self.PLACES.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(lines.items()))
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,10 +8,10 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
-from schema.commands import open_engine
 from sqlalchemy import Connection
 
 from daemon.config import Settings
+from schema.commands import open_engine
 from schema.decisions import fetch_decisions
 from schema.lines import Line, fetch_line
 from schema.runs import Run, count_members, fetch_run, fetch_runs

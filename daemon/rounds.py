@@ -10,7 +10,6 @@ from daemon.job import Failure, Result
 from daemon.prepare import prepare_job
 from daemon.reconcile import reconcile
 from daemon.supervise import read_failure, run_child
-from daemon.verdict import conclude, publish_base
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.lines import back_off, fetch_line, request
@@ -48,6 +47,8 @@ def _train(led: Led, run: Run) -> bool:
             return False
     failpoints.hit("run.after_training")
     result = Result.model_validate_json((job / "result.json").read_bytes())
+    from daemon.verdict import publish_base  # brings numpy, which an idle daemon does not need
+
     if run.kind == "base":
         publish_base(led, run, result)
         _clean(led, run)
@@ -63,6 +64,8 @@ def _evaluate(led: Led, run: Run) -> bool:
         if not _run_child(led, run, "evaluate"):
             return False
     failpoints.hit("run.after_evaluation")
+    from daemon.verdict import conclude
+
     conclude(led, run)
     _clean(led, run)
     reconcile(led)

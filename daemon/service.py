@@ -28,7 +28,6 @@ from daemon.tick import tick
 from monitoring import record
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
-from monitoring.server import create_app, serve
 from schema.audit import audit
 from schema.database import is_outage
 from schema.lines import open_line
@@ -73,6 +72,8 @@ def run_daemon(
     settings: Settings, engine: Engine, *, stop: threading.Event, progress: Progress, once: bool = False
 ) -> ExitCode:
     """Tick until `stop` is set, or with `once` until the first finished round."""
+    from monitoring.server import create_app, serve  # Flask: a single tick does without
+
     ctx = make_context(settings, engine, stop, progress)
     record.record_start(version=version("codelupe"), profile=settings.profile, line=settings.daemon.line)
     record.record_alive(check_interval_s=settings.daemon.check_interval_s)

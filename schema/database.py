@@ -2,13 +2,15 @@
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+
+# Alembic takes as long to import as the rest of a command; only a look at the revision needs it.
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 LOCK_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
@@ -72,6 +74,8 @@ def upgrade(engine: sa.Engine) -> list[str]:
         _refuse_newer(before)
         applied = [script.revision for script in _scripts().iterate_revisions("head", before or "base")]
         if applied:
+            from alembic import command
+
             command.upgrade(_config(conn), "head")
     return applied[::-1]
 
@@ -129,15 +133,21 @@ def _refuse_newer(revision: str | None) -> None:
 
 
 def _fetch_revision(conn: sa.Connection) -> str | None:
+    from alembic.migration import MigrationContext
+
     return MigrationContext.configure(conn).get_current_revision()
 
 
-def _config(conn: sa.Connection) -> Config:
+def _config(conn: sa.Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = conn
     return config
 
 
-def _scripts() -> ScriptDirectory:
+def _scripts() -> "ScriptDirectory":
+    from alembic.script import ScriptDirectory
+
     return ScriptDirectory(str(Path(__file__).with_name("migrations")))
