@@ -2,7 +2,6 @@
 
 import difflib
 import fcntl
-import json
 import os
 import sys
 import threading
@@ -125,21 +124,21 @@ def variables() -> dict[str, tuple[str, str, FieldInfo]]:
 
 
 def read_variable(variable: str, environ: Mapping[str, str]) -> str | None:
-    """Return the text of a variable, from itself or from the file that <variable>_FILE names."""
-    if variable in environ:
+    """Return the text of a variable, from itself or from the file that <variable>_FILE names; empty ones are unset."""
+    if environ.get(variable):
         return environ[variable]
     file = environ.get(variable + "_FILE")
     try:
-        return None if file is None else Path(file).read_text().strip()
+        return Path(file).read_text().strip() if file else None
     except OSError as error:
         raise click.UsageError(f"{variable}_FILE={file}: {error.strerror}: give a readable file") from error
 
 
 def _parse(text: str, field: FieldInfo) -> Any:
-    """Turn a variable's text into what the field takes: lists are JSON, or words between commas."""
+    """Turn a variable's text into what the field takes: a list is words between commas."""
     if get_origin(field.annotation) not in (tuple, list, frozenset, set):
         return text
-    return json.loads(text) if text.startswith("[") else [word.strip() for word in text.split(",") if word.strip()]
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def load_settings() -> Settings:
@@ -173,7 +172,7 @@ def _describe(detail: Any) -> str:
         close = difflib.get_close_matches(name, fields, n=1)
         return f"{place}: there is no such setting{f'; is it {close[0]}?' if close else ''}"
     message = detail["msg"].removeprefix("Value error, ")
-    if name not in fields or detail["type"] == "value_error":
+    if name not in fields or name in SECTIONS or detail["type"] == "value_error":
         return f"{place}: {message}"  # our own messages name the value themselves
     given = "" if "SecretStr" in str(fields[name].annotation) else f" (given: {detail['input']!r})"
     return f"{place} [{PREFIX}{name.upper()}]: {message}{given}"
@@ -197,12 +196,12 @@ class _LazyGroup(click.Group):
     }
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; an error of ours explains itself and needs no traceback."""
+        """Run the command; an error of ours, or of a file, explains itself: it is a usage error (2), no traceback."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if type(error).__module__.split(".")[0] in OUR_PACKAGES:
-                raise click.ClickException(str(error)) from error
+            if type(error).__module__.split(".")[0] in OUR_PACKAGES or (isinstance(error, OSError) and error.filename):
+                raise click.UsageError(str(error)) from error
             raise
 
     def list_commands(self, ctx: click.Context) -> list[str]:

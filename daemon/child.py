@@ -9,6 +9,8 @@ from daemon.context import Led
 from daemon.job import Event
 from daemon.supervise import Order
 from schema.database import is_outage
+from schema.embedded import EmbeddedError
+from schema.leases import HeldLease
 from schema.lines import fetch_line
 from schema.runs import Run
 
@@ -21,21 +23,22 @@ class Supervised:
 
     led: Led
     run: Run
+    device_lease: HeldLease
     lease_lost: bool = False
-    cancelled: bool = False
-    _paused: bool = False
+    _asked_to_stop: bool = False
     _looked_at: float = field(default=0.0)
 
     def obey(self) -> Order:
-        """Return what the child is to do now."""
-        if not self.led.ctx.leadership.holds(self.led.lease):
+        """Return what the child is to do now; called every second, it is the tick's sign of life."""
+        ctx = self.led.ctx
+        ctx.live.alive()
+        if not (ctx.leadership.holds(self.led.lease) and ctx.leadership.holds(self.device_lease)):
             # Another leads: it will resume this run, and our writes would be refused by the fence.
             self.lease_lost = True
             return "kill"
         if time.monotonic() - self._looked_at >= _LOOK_S:
             self._look()
-        stops = self.led.ctx.stop.is_set() or self._paused or self.cancelled
-        return "stop" if stops else "go_on"
+        return "stop" if ctx.stop.is_set() or self._asked_to_stop else "go_on"
 
     def on_event(self, event: Event) -> None:
         """Show the event."""
@@ -47,10 +50,11 @@ class Supervised:
         try:
             with self.led.ctx.engine.connect() as conn:
                 line = fetch_line(conn, self.led.ctx.settings.line)
-        except DBAPIError as error:
+        except (DBAPIError, EmbeddedError) as error:
             if not is_outage(error):
                 raise
-            self.led.ctx.live.database_away(str(error.orig))
+            self.led.ctx.live.database_away(str(error))
             return
+        self.led.ctx.live.database_back()
         if line is not None:
-            self._paused, self.cancelled = line.paused, line.request == "cancel"
+            self._asked_to_stop = line.paused or line.request == "cancel"

@@ -26,6 +26,9 @@ from schema.commands import open_engine
 from schema.lines import request, set_paused
 from sourcecode.languages import detect_language
 
+# A service waits so long for its database at the start; then it ends and whoever keeps it starts it again.
+_WAIT_S = 60.0
+
 
 @click.group()
 def daemon() -> None:
@@ -63,7 +66,7 @@ def run_in_foreground(settings: Settings, *, once: bool, log_name: str, migrate:
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / log_name)
     with (
         Progress(every_s=settings.monitoring.progress_every_s) as progress,
-        open_engine(settings, migrate=migrate) as engine,
+        open_engine(settings, migrate=migrate, wait_s=_WAIT_S) as engine,
     ):
         yield Running(settings, engine, progress, stop, once)
 
@@ -145,7 +148,10 @@ def cancel(settings: Settings) -> None:
 @click.pass_obj
 def complete(settings: Settings, file: Path, version: str, max_tokens: int, hole: str) -> None:
     """Continue FILE (`-`: standard input) with a version, or fill the hole in it."""
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{file}: not UTF-8 text ({error})") from error
     prefix, found, suffix = text.partition(hole)
     with open_line_of(settings) as (conn, line):
         number = None if version == "base" else find_version(conn, line, version)["number"]

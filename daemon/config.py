@@ -138,6 +138,10 @@ class DaemonSettings(TrainingSettings):
     def _check_lengths(self) -> Self:
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars ({self.min_chars}) is above max_chars ({self.max_chars}): lower it")
+        if self.threshold_rows > self.max_rows:
+            raise ValueError(
+                f"threshold_rows ({self.threshold_rows}) is above max_rows ({self.max_rows}): no run could start"
+            )
         return self
 
     @property

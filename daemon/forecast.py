@@ -49,7 +49,7 @@ def gather_plan_facts(conn: Connection, settings: Settings) -> PlanFacts:
     line = fetch_line(conn, daemon.line)
     limits = Limits(daemon.min_quality, daemon.min_chars, max_chars_total=None, max_rows=daemon.max_rows)
     rows, chars = (0, 0) if line is None else sum_pending(conn, line.id, limits)
-    splits = {} if line is None else count_split(conn, line.id)
+    splits = {} if line is None else count_split(conn, line.id, limits)
     settings.home.mkdir(parents=True, exist_ok=True)
     return PlanFacts(
         num_rows=rows,

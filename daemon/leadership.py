@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from schema.leases import NOBODY, HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease
@@ -32,7 +33,7 @@ class Leadership:
         Another's lease is taken over only after it was seen here, unrenewed, for its full length with the database
         reachable: after an outage the leader gets its chance to renew first.
         """
-        with self._lock, self.engine.begin() as conn:
+        with self._lock, self._reachable(), self.engine.begin() as conn:
             current = fetch_lease(conn, name)
             free_or_ours = current is None or current["holder"] in (self.holder, NOBODY)
             if current is not None and not free_or_ours and not self._is_abandoned(name, current):
@@ -50,19 +51,24 @@ class Leadership:
         return self._held.get(lease.name) == lease
 
     def renew(self) -> None:
-        """Renew every lease; forget, loudly, one that another has taken."""
-        with self._lock, self.engine.begin() as conn:
+        """Renew every lease; forget, loudly, one that another has taken. Look at those that others hold."""
+        with self._lock, self._reachable(), self.engine.begin() as conn:
             for lease in list(self._held.values()):
                 if not renew_lease(conn, lease, length_s=self.length_s):
                     del self._held[lease.name]
                     log.error("lost the lease %s", lease.name, extra={"event": "lease_lost", "lease": lease.name})
+            for name in list(self._seen):
+                current = fetch_lease(conn, name)
+                if current is not None:
+                    self._is_abandoned(name, current)
 
     def give_back(self, name: str | None = None) -> None:
-        """Release one lease, or all."""
-        with self._lock, self.engine.begin() as conn:
-            for lease in [self._held[n] for n in list(self._held) if name in (None, n)]:
-                release_lease(conn, lease)
-                del self._held[lease.name]
+        """Release one lease, or all; what cannot be told to the database runs out by itself."""
+        with self._lock:
+            leases = [self._held.pop(held) for held in list(self._held) if name in (None, held)]
+            with self.engine.begin() as conn:
+                for lease in leases:
+                    release_lease(conn, lease)
 
     @contextmanager
     def kept_alive(self) -> Iterator[None]:
@@ -71,7 +77,10 @@ class Leadership:
 
         def beat() -> None:
             while not done.wait(self.length_s / 4):
-                self.renew()
+                try:
+                    self.renew()
+                except sa.exc.DBAPIError as error:
+                    log.warning("could not renew: %s", error, extra={"event": "renewal_failed"})
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -81,6 +90,15 @@ class Leadership:
             done.set()
             thread.join()
             self.give_back()
+
+    @contextmanager
+    def _reachable(self) -> Iterator[None]:
+        """Forget what was seen of others' leases when the database cannot be asked: the leader may renew first."""
+        try:
+            yield
+        except sa.exc.DBAPIError:
+            self._seen.clear()
+            raise
 
     def _is_abandoned(self, name: str, current: dict[str, Any]) -> bool:
         sight = (current["holder"], current["fence"], current["until"])

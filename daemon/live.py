@@ -25,6 +25,7 @@ class Live:
     last_tick: float | None = None  # monotonic
     database_error: str | None = None
     leading: bool = False
+    fence: int | None = None
     decision: tuple[str, str] | None = None
     facts: Facts | None = None
     run: Run | None = None
@@ -55,9 +56,10 @@ class Live:
         self.database_error = None
         record.record_database(up=True)
 
-    def leads(self, leading: bool) -> None:
-        """Whether this process leads its line."""
-        self.leading = leading
+    def leads(self, fence: int | None) -> bool:
+        """Take whether this process leads its line, under which fence; return whether that is new."""
+        new, self.leading, self.fence = fence != self.fence, fence is not None, fence
+        return new
 
     def decided(self, verdict: str, reason: str, facts: Facts | None = None) -> None:
         """Take a decision and what it rested on."""

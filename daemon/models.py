@@ -3,6 +3,7 @@
 import difflib
 import getpass
 import json
+import os
 from typing import Any
 
 import click
@@ -102,7 +103,7 @@ def _make_current(settings: Settings, version: int, reason: str, verdict: str) -
         verify_folder(paths.version(version), row["manifest_digest"])
     except DamagedVersion as error:
         raise click.ClickException(str(error)) from error
-    actor = getpass.getuser()
+    actor = _find_actor()
     with open_engine(settings) as engine:
         with engine.begin() as conn:
             done = promote(conn, line_id=line.id, version=version, expected=previous, actor=actor, reason=reason)
@@ -117,6 +118,13 @@ def _make_current(settings: Settings, version: int, reason: str, verdict: str) -
         )
     point_current(paths, now.current_version if now else version)
     click.echo(f"version {version} is current; it was {previous}")
+
+
+def _find_actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
 
 
 def _describe(conn: Connection, settings: Settings, version: dict[str, Any]) -> dict[str, Any]:

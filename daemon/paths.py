@@ -40,6 +40,11 @@ class LinePaths:
         """Return the folder of a version."""
         return self.versions / f"{number:04d}"
 
+    @property
+    def jobs(self) -> Path:
+        """Job directories, one for each run."""
+        return self.home / "runs" / self.line
+
     def job(self, run: int) -> Path:
         """Return the job directory of a run."""
-        return self.home / "runs" / self.line / f"{run:04d}"
+        return self.jobs / f"{run:04d}"

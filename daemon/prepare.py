@@ -49,6 +49,9 @@ def _incumbent(led: Led, run: Run) -> Path | None:
 
 def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
     paths = led.ctx.paths
+    if settings.makes_base and run.kind == "adapter":
+        # A base of another database's life would give the adapter another tokenizer.
+        verify_folder(paths.base, run.base_revision)
     own_base = paths.job(run.number) / "base" if run.kind == "base" else paths.base
     return Job(
         line=settings.line,
@@ -59,7 +62,7 @@ def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
         settings=TrainingSettings(**{name: getattr(settings, name) for name in TrainingSettings.model_fields}),
         device=led.ctx.device.kind,
         base=str(own_base) if settings.makes_base else settings.base_model,
-        base_revision=None if settings.makes_base else settings.base_revision,
+        base_revision=None if settings.makes_base else settings.base_revision or run.base_revision,
         incumbent=_incumbent(led, run),
     )
 

@@ -41,7 +41,7 @@ def code_revision() -> str:
     return f"{name} {found.stdout.strip()}".strip()
 
 
-def write_model_card(adapter: Path, run: Run, result: Result, gate: Gate) -> None:
+def write_model_card(adapter: Path, run: Run, result: Result, gate: Gate, *, num_rows: int) -> None:
     """Write the README.md of an adapter: what it was made from, and how it did. A pure function of the run."""
     parent = f" from version {run.parent_version}" if run.parent_version is not None else ""
     card = _CARD.format(
@@ -50,7 +50,7 @@ def write_model_card(adapter: Path, run: Run, result: Result, gate: Gate) -> Non
         version=run.version,
         run=run.number,
         parent=parent,
-        rows=run.figures.get("rows", "?"),
+        rows=num_rows,
         tokens=result.tokens,
         seconds=result.seconds,
         table="\n".join(f"| {model} | {bits:.4f} |" for model, bits in gate.bits_per_byte.items() if bits is not None),

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Connection
 
 from daemon.config import Settings
@@ -151,10 +152,13 @@ def print_table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
     """Print a table for people."""
     table = Table(*columns, box=None, header_style="bold")
     for row in rows:
-        table.add_row(
-            *("" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value) for value in row)
-        )
+        # Plain text: an error message may look like rich's markup.
+        table.add_row(*(Text(_cell(value)) for value in row))
     Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
 
 
 def print_fields(document: dict[str, Any]) -> None:

@@ -5,9 +5,10 @@ import shutil
 from typing import Any
 
 from daemon.child import Supervised
-from daemon.context import Led
+from daemon.context import Context, Led
 from daemon.job import Failure, Result
 from daemon.prepare import prepare_job
+from daemon.publish import DamagedVersion
 from daemon.reconcile import reconcile
 from daemon.supervise import read_failure, run_child
 from schema import failpoints
@@ -25,7 +26,11 @@ def advance(led: Led, run: Run) -> bool:
     """Advance the open run by one state; return whether it moved."""
     led.ctx.live.follows(run)
     steps = {"claimed": _prepare, "training": _train, "evaluating": _evaluate}
-    return steps[run.state](led, run)
+    try:
+        return steps[run.state](led, run)
+    except DamagedVersion as error:
+        # The incumbent or the base on disk is not what was published: no retry mends that, the rows go back.
+        return fail_run(led, run, Failure(reason="base_missing", message=str(error), data_caused=False), "damaged")
 
 
 def _prepare(led: Led, run: Run) -> bool:
@@ -36,38 +41,31 @@ def _prepare(led: Led, run: Run) -> bool:
 
 
 def _train(led: Led, run: Run) -> bool:
-    verb = "pretrain" if run.kind == "base" else "train"
     job = led.ctx.paths.job(run.number)
     prepare_job(led, run, missing_only=True)
-    if not (job / "result.json").exists():
-        run = _move(led, run, to="training", attempt=run.attempt + 1)
-        if run.attempt > led.ctx.settings.max_run_attempts:
-            return _fail(led, run, Failure(reason="exception", message="interrupted too often", data_caused=False))
-        if not _run_child(led, run, verb):
-            return False
+    if not (job / "result.json").exists() and not _run_child(led, run, "pretrain" if run.kind == "base" else "train"):
+        return False
     failpoints.hit("run.after_training")
     result = Result.model_validate_json((job / "result.json").read_bytes())
     from daemon.verdict import publish_base  # brings numpy, which an idle daemon does not need
 
     if run.kind == "base":
         publish_base(led, run, result)
-        _clean(led, run)
+        _clean(led.ctx, run.number)
     else:
         _move(led, run, to="evaluating", figures=_figures(result))
     return True
 
 
 def _evaluate(led: Led, run: Run) -> bool:
-    job = led.ctx.paths.job(run.number)
-    if not (job / "evaluation.json").exists():
-        prepare_job(led, run, missing_only=True)
-        if not _run_child(led, run, "evaluate"):
-            return False
+    prepare_job(led, run, missing_only=True)
+    if not (led.ctx.paths.job(run.number) / "evaluation.json").exists() and not _run_child(led, run, "evaluate"):
+        return False
     failpoints.hit("run.after_evaluation")
     from daemon.verdict import conclude
 
     conclude(led, run)
-    _clean(led, run)
+    _clean(led.ctx, run.number)
     reconcile(led)
     return True
 
@@ -77,33 +75,46 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
     ctx = led.ctx
     device_lease = ctx.leadership.take(ctx.device.lease)
     if device_lease is None:
-        ctx.live.decided("wait", "device_busy")
-        with ctx.engine.begin() as conn:
-            record_decision(conn, led.line_id, verdict="wait", reason="device_busy", inputs={"device": ctx.device.name})
+        wait(led, "device_busy", {"device": ctx.device.name})
         return False
-    job = ctx.paths.job(run.number)
-    child = Supervised(led, run)
     try:
-        outcome = run_child(verb, job, child, stop_grace_s=ctx.settings.stop_grace_s)
+        # Counted only once a child will start, and taken back when it stops in good order.
+        started = _move(led, run, to=run.state, attempt=run.attempt + 1)
+        if started.attempt > ctx.settings.max_run_attempts:
+            interrupted = Failure(reason="exception", message="interrupted too often", data_caused=False)
+            return not fail_run(led, started, interrupted, "interrupted")
+        child = Supervised(led, started, device_lease)
+        outcome = run_child(verb, ctx.paths.job(run.number), child, stop_grace_s=ctx.settings.stop_grace_s)
     finally:
         ctx.live.child_ended()
         ctx.leadership.give_back(ctx.device.lease)
     if child.lease_lost:
         return False
-    if child.cancelled:
-        _fail(
-            led, run, Failure(reason="exception", message="cancelled by the operator", data_caused=False), "cancelled"
-        )
-        return False
     if outcome == "stopped":
-        _move(led, run, to=run.state, attempt=max(0, run.attempt - 1))
+        _move(led, started, to=run.state, attempt=run.attempt)
         return False
     if outcome == "failed":
-        return not _fail(led, run, read_failure(job))
+        return not fail_run(led, started, read_failure(ctx.paths.job(run.number)))
+    _move(led, started, to=run.state, attempt=run.attempt)
     return True
 
 
-def _fail(led: Led, run: Run, failure: Failure, reason: str | None = None) -> bool:
+def wait(led: Led, reason: str, inputs: dict[str, Any]) -> None:
+    """Record that the line waits, and for what."""
+    with led.ctx.engine.begin() as conn:
+        record_decision(conn, led.line_id, verdict="wait", reason=reason, inputs=inputs)
+    led.ctx.live.decided("wait", reason)
+
+
+def sweep_jobs(led: Led, open_run: Run | None) -> None:
+    """Drop what finished runs left in their job directories when the process died before it could."""
+    folder = led.ctx.paths.jobs
+    for job in folder.iterdir() if folder.is_dir() else ():
+        if job.name.isdigit() and (open_run is None or int(job.name) != open_run.number):
+            _clean(led.ctx, int(job.name))
+
+
+def fail_run(led: Led, run: Run, failure: Failure, reason: str | None = None) -> bool:
     """Close the run, give its rows back, keep the incumbent, wait before the next try."""
     ctx = led.ctx
     why = reason or failure.reason
@@ -126,12 +137,12 @@ def _fail(led: Led, run: Run, failure: Failure, reason: str | None = None) -> bo
         extra={"event": "run_failed", "run": run.number, "reason": why},
     )
     ctx.live.finished_run(failed, failure.message)
-    _clean(led, run)
+    _clean(ctx, run.number)
     return True
 
 
-def _clean(led: Led, run: Run) -> None:
-    job = led.ctx.paths.job(run.number)
+def _clean(ctx: Context, number: int) -> None:
+    job = ctx.paths.job(number)
     for name in _BULKY:
         path = job / name
         if path.is_dir():

@@ -30,7 +30,7 @@ from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
 from schema.audit import audit
 from schema.database import is_outage
-from schema.lines import open_line
+from schema.lines import BaseChanged, open_line
 from schema.repositories import is_drained
 from schema.runs import Run
 
@@ -54,7 +54,13 @@ class ExitCode(IntEnum):
 def make_context(settings: Settings, engine: Engine, stop: threading.Event, progress: Progress) -> Context:
     """Open the line and put the daemon's parts together."""
     with engine.begin() as conn:
-        open_line(conn, name=settings.daemon.line, base_model=settings.daemon.base_model)
+        line = open_line(conn, name=settings.daemon.line, base_model=settings.daemon.base_model)
+    asked = settings.daemon.base_revision
+    if asked is not None and line.base_revision is not None and asked != line.base_revision:
+        raise BaseChanged(
+            f"line {line.name!r} trains revision {line.base_revision} of its base, not {asked}: choose another name "
+            "for the new line (CODELUPE_LINE)"
+        )
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     return Context(
         engine=engine,
@@ -81,7 +87,8 @@ def run_daemon(
     app = create_app(health=reporter.health, ready=reporter.ready, status=reporter.status, registry=REGISTRY)
     server = serve(app, settings.monitoring.host, settings.monitoring.daemon_port)
     log.info("the daemon answers at %s", server.url, extra={"event": "daemon_started", "url": server.url})
-    loop = Loop(ctx, once=once)
+    # Stopped before its round is over, `--once` has not done what it was asked to.
+    loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
     scheduler = _schedule(ctx, loop)
     try:
         stop.wait()
@@ -99,7 +106,7 @@ class Loop:
 
     ctx: Context
     once: bool
-    exit_code: ExitCode = ExitCode.OK
+    exit_code: ExitCode
     _num_errors: int = 0
     _drained_before: bool = False
     _audited: Run | None = None
@@ -127,7 +134,11 @@ class Loop:
 
     def heartbeat(self) -> None:
         """Renew the leases; an outage is waited out, the database's clock decides whether we come back in time."""
-        self._guard(self.ctx.leadership.renew)
+        self._guard(self._renew)
+
+    def _renew(self) -> None:
+        self.ctx.leadership.renew()
+        self.ctx.live.database_back()
 
     def audit(self) -> None:
         """Recompute the row accounting into the metrics (I1)."""

@@ -114,7 +114,10 @@ def find_shape(settings: TrainingSettings) -> Shape | None:
         return local_shape(settings)
     config = Path(name).expanduser() / "config.json"
     if config.is_file():
-        return Shape.from_config(config)
+        try:
+            return Shape.from_config(config)
+        except KeyError:  # another family: the forecast says that it does not know it
+            return None
     parts = name.split("/")[-1].split("-")
     return next((shape for size, shape in SHAPES.items() if parts[0] == "Qwen2.5" and size in parts), None)
 

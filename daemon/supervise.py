@@ -44,9 +44,12 @@ def run_child(verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Out
             start_new_session=True,  # a Ctrl-C at the terminal reaches the supervisor first, which asks it to stop
         )
     try:
-        _watch(process, child, stop_grace_s)
+        stopped_by_us = _watch(process, child, stop_grace_s)
     finally:
         _end(process)
+    if stopped_by_us and process.returncode != DONE:
+        # Slow to stop and killed, or gone on its way out: it resumes from its last checkpoint.
+        return "stopped"
     return {DONE: "done", STOPPED: "stopped"}.get(process.returncode, "failed")  # type: ignore[return-value]
 
 
@@ -58,7 +61,8 @@ def read_failure(job: Path) -> Failure:
         return Failure(reason="exception", message="the child ended without a word: see child.log", data_caused=False)
 
 
-def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) -> None:
+def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) -> bool:
+    """Follow the child until it ends or must be ended; return whether it had been told to."""
     events: queue.Queue[Event | None] = queue.Queue()
     threading.Thread(target=_read_events, args=(process, events), daemon=True, name="child-events").start()
     deadline: float | None = None
@@ -66,16 +70,16 @@ def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) 
         ended = _take_events(events, child)
         if ended:
             process.wait()
-            return
+            return deadline is not None
         order = child.obey()
         if order == "kill":
-            return
+            return True
         if order == "stop" and deadline is None:
             _ask_to_stop(process)
             deadline = time.monotonic() + stop_grace_s
         if deadline is not None and time.monotonic() > deadline:
             log.warning("the child did not stop in time and is killed", extra={"event": "child_killed"})
-            return
+            return True
 
 
 def _take_events(events: "queue.Queue[Event | None]", child: Child) -> bool:

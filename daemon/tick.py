@@ -2,17 +2,18 @@
 
 import logging
 import uuid
-from datetime import UTC, datetime
 
 from sqlalchemy import Connection
 
 from daemon import policy
 from daemon.config import DaemonSettings
 from daemon.context import Context, Led
+from daemon.job import Failure
 from daemon.policy import Decision, Facts
-from daemon.reconcile import reconcile
-from daemon.rounds import advance
+from daemon.reconcile import reconcile, show_line
+from daemon.rounds import advance, fail_run, sweep_jobs, wait
 from schema import failpoints
+from schema.database import fetch_now
 from schema.decisions import record_decision
 from schema.leases import check_fence
 from schema.lines import Line, fetch_line, request
@@ -25,21 +26,47 @@ log = logging.getLogger(__name__)
 def tick(ctx: Context) -> bool:
     """Do one step of work; return whether there was any, so that the caller ticks again at once."""
     lease = ctx.leadership.take(ctx.line_lease_name)
-    ctx.live.leads(lease is not None)
     with ctx.engine.connect() as conn:
         line = fetch_line(conn, ctx.settings.line)
     if line is None:
         raise RuntimeError(f"line {ctx.settings.line!r} is not open: open_line runs at the daemon's start")
     if lease is None:
-        ctx.live.decided("wait", "busy")
-        return False
+        return _stand_by(ctx, line)
     led = Led(ctx, lease, line.id)
-    reconcile(led)
     with ctx.engine.connect() as conn:
         run = fetch_open_run(conn, line.id)
+    if ctx.live.leads(lease.fence):
+        sweep_jobs(led, run)
+    reconcile(led)
+    if line.request == "cancel":
+        return _cancel(led, run)
+    if run is None:
+        return _start_run(led, line)
+    if line.paused:
+        wait(led, "paused", {"run": run.number})
+        return False
+    return advance(led, run)
+
+
+def _stand_by(ctx: Context, line: Line) -> bool:
+    """Say that another daemon leads; show what it serves."""
+    ctx.live.leads(None)
+    show_line(ctx, line)
+    with ctx.engine.begin() as conn:
+        record_decision(conn, line.id, verdict="wait", reason="busy", inputs={"daemon": ctx.leadership.holder})
+    ctx.live.decided("wait", "busy")
+    return False
+
+
+def _cancel(led: Led, run: Run | None) -> bool:
+    """End the open run as the operator asked; without one there is nothing to cancel."""
     if run is not None:
-        return advance(led, run)
-    return _start_run(led, line)
+        stopped = Failure(reason="exception", message="cancelled by the operator", data_caused=False)
+        return fail_run(led, run, stopped, "cancelled")
+    with led.ctx.engine.begin() as conn:
+        request(conn, led.line_id, None)
+    log.warning("asked to cancel, but no run is open", extra={"event": "nothing_to_cancel"})
+    return True
 
 
 def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:
@@ -65,12 +92,12 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         num_test_units=None,
         min_test_units=settings.min_test_units,
         num_open_sources=queue.get("queued", 0) + queue.get("working", 0),
-        retry_in_s=max(0.0, (line.not_before - datetime.now(UTC)).total_seconds()),
+        retry_in_s=max(0.0, (line.not_before - fetch_now(conn)).total_seconds()),
     )
     needed = policy.num_needed(facts)
     limits = limits_of(settings, for_base=needs_base)
     num_fresh = count_pending(conn, line.id, limits, at_most=needed)
-    num_test_units = count_split(conn, line.id).get("test", {}).get("units", 0) if num_fresh >= needed else None
+    num_test_units = count_split(conn, line.id, limits).get("test", {}).get("units", 0) if num_fresh >= needed else None
     return facts.counted(num_fresh, num_test_units)
 
 

@@ -15,7 +15,7 @@ from schema import failpoints
 from schema.decisions import record_decision
 from schema.leases import check_fence
 from schema.lines import back_off, set_tokenizer
-from schema.runs import Run, advance_run, release_run, save_evaluations
+from schema.runs import Run, advance_run, count_members, release_run, save_evaluations
 from schema.versions import fetch_version, next_version_number, promote, save_version, set_verdict
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,9 @@ def conclude(led: Led, run: Run) -> Run:
     run = _number(led, run)
     assert run.version is not None  # noqa: S101
     target = led.ctx.paths.version(run.version)
-    write_model_card(job / "adapter", run, result, gate)
+    with led.ctx.engine.connect() as conn:
+        num_rows = count_members(conn, run.id)["train"]
+    write_model_card(job / "adapter", run, result, gate, num_rows=num_rows)
     digest = publish_folder(job / "adapter", target, _manifest(led, run, result))
     failpoints.hit("publish.before_promote")
     with led.ctx.engine.begin() as conn:
@@ -117,6 +119,10 @@ def _close(
     set_verdict(conn, led.line_id, run.version, state)
     record_decision(conn, led.line_id, verdict=state, reason=reason, inputs={"run": run.number, **gate.as_inputs()})
     back_off(conn, led.line_id, None)
+    if run.base_revision is None:
+        # What the first round found on the hub is the base of the line from now on.
+        result = Result.model_validate(run.figures["training"])
+        set_tokenizer(conn, led.line_id, result.tokenizer_digest, result.base_revision)
     run = advance_run(
         conn, run, lease=led.lease, to=run.state, figures={"gate": gate.as_inputs()}, artifact_digest=digest
     )

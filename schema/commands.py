@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from schema.audit import AuditReport
 from schema.audit import audit as audit_rows
 from schema.config import DatabaseSettings
-from schema.database import check_revision, create_engine, upgrade
+from schema.database import check_revision, create_engine, upgrade, wait_for
 from schema.embedded import EmbeddedServer, open_server, server_status, stop_server
 
 
@@ -30,16 +30,19 @@ class HasDatabase(Protocol):
 
 @contextmanager
 def open_engine(
-    settings: HasDatabase, *, application_name: str = "codelupe", migrate: bool = False
+    settings: HasDatabase, *, application_name: str = "codelupe", migrate: bool = False, wait_s: float = 5.0
 ) -> Iterator[sa.Engine]:
     """Yield an engine on the configured server, or on the embedded one, which then runs at least as long.
 
-    The embedded database is always upgraded on the way, another server's only with `migrate`.
+    The embedded database is always upgraded on the way, another server's only with `migrate`. A server that does not
+    answer is waited for, `wait_s` seconds.
 
     Raises:
         RevisionMismatch: the tables are not of this code's revision. EmbeddedError: the server does not start.
+        DatabaseUnavailable: it does not answer.
     """
     with _open_unchecked(settings, application_name) as engine:
+        wait_for(engine, timeout_s=wait_s)
         if migrate or settings.database.database_url is None:
             upgrade(engine)
         check_revision(engine)

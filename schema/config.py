@@ -1,8 +1,11 @@
 """Settings of the database section."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 class DatabaseSettings(BaseModel):
@@ -18,3 +21,18 @@ class DatabaseSettings(BaseModel):
     """Connections that one process opens at most."""
     statement_timeout_s: int = Field(60, ge=1)
     """Seconds after which the server cancels a statement."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url.get_secret_value())
+            is_valid = parts.scheme in _SCHEMES and (parts.port or 1) > 0
+        except ValueError:
+            is_valid = False
+        if not is_valid:
+            # Without the value: it carries a password.
+            raise ValueError("not a PostgreSQL URL: give postgresql://user:password@host:port/database")
+        return url

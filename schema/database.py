@@ -1,11 +1,14 @@
 """Engines, migrations, and telling an outage from a mistake."""
 
+import datetime as dt
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy as sa
+
+from schema.places import EmbeddedError
 
 # Alembic takes as long to import as the rest of a command; only a look at the revision needs it.
 if TYPE_CHECKING:
@@ -96,7 +99,7 @@ def check_revision(engine: sa.Engine) -> None:
 
 def is_outage(error: BaseException) -> bool:
     """Say whether `error` means that the database is away, not that a statement was wrong."""
-    if isinstance(error, DatabaseUnavailable):
+    if isinstance(error, DatabaseUnavailable | EmbeddedError):
         return True
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
@@ -123,6 +126,12 @@ def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
                 msg = f"no answer from {engine.url!r} within {timeout_s:g} s: {error.orig}"
                 raise DatabaseUnavailable(msg) from error
         time.sleep(0.1)
+
+
+def fetch_now(conn: sa.Connection) -> dt.datetime:
+    """Return the database's time, the only clock that leases and back-offs know."""
+    now: dt.datetime = conn.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return now
 
 
 def _refuse_newer(revision: str | None) -> None:

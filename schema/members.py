@@ -86,8 +86,12 @@ def fetch_held_out(
     return _stream(conn, members.order_by(chosen.c.item_id))
 
 
-def count_split(conn: sa.Connection, line_id: int) -> dict[str, dict[str, int]]:
-    """Count rows, units and characters of each split, consumed ones included, excluded ones not."""
+def count_split(conn: sa.Connection, line_id: int, limits: Limits | None = None) -> dict[str, dict[str, int]]:
+    """Count rows, units and characters of each split, consumed ones included, excluded and quarantined ones not.
+
+    With `limits` only what is eligible, as `fetch_held_out` reads it.
+    """
+    eligible = sa.true() if limits is None else is_eligible(limits)
     counts = (
         sa.select(
             QueueItem.split,
@@ -95,7 +99,12 @@ def count_split(conn: sa.Connection, line_id: int) -> dict[str, dict[str, int]]:
             sa.func.count(QueueItem.unit.distinct()).label("units"),
             sa.cast(sa.func.sum(QueueItem.num_chars), sa.BigInteger).label("chars"),
         )
-        .where(QueueItem.line_id == line_id, QueueItem.excluded_reason.is_(None))
+        .where(
+            QueueItem.line_id == line_id,
+            QueueItem.excluded_reason.is_(None),
+            QueueItem.quarantined_reason.is_(None),
+            eligible,
+        )
         .group_by(QueueItem.split)
     )
     return {row.pop("split"): row for row in map(dict, conn.execute(counts).mappings())}
