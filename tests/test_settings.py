@@ -89,3 +89,33 @@ def test_all_wrong_values_are_said_at_once_and_no_secret_with_them(monkeypatch):
     message = refused.value.message
     assert all(name in message for name in ("CODELUPE_POOL_SIZE", "CODELUPE_MAX_ROWS", "CODELUPE_UNKNOWN"))
     assert "hidden" not in message
+
+
+def test_a_secret_in_the_place_of_a_section_is_not_repeated(tmp_path):
+    (tmp_path / "codelupe.toml").write_text('database = "postgresql://user:hidden@host/db"\n')
+
+    with pytest.raises(click.UsageError) as refused:
+        codelupe.load_settings()
+
+    assert "database" in refused.value.message
+    assert "hidden" not in refused.value.message
+
+
+@pytest.mark.parametrize("url", ["mysql://user:hidden@host/db", "postgresql://user:hidden@host:port/db", "hidden"])
+def test_a_url_that_is_none_is_refused_without_repeating_it(monkeypatch, url):
+    monkeypatch.setenv("CODELUPE_DATABASE_URL", url)
+
+    with pytest.raises(click.UsageError) as refused:
+        codelupe.load_settings()
+
+    assert "postgresql://user:password@host:port/database" in refused.value.message
+    assert "hidden" not in refused.value.message
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    monkeypatch.setenv("CODELUPE_DATABASE_URL", "")
+    monkeypatch.setenv("CODELUPE_POSTGRES_BIN", "")
+
+    database = codelupe.load_settings().database
+
+    assert (database.database_url, database.postgres_bin) == (None, None)

@@ -1,0 +1,187 @@
+"""Ticks that start nothing: what the operator asked for, what is missing, who else is at work."""
+
+import pytest
+from pydantic import ValidationError
+
+from daemon.config import DaemonSettings
+from daemon.leadership import Leadership
+from daemon.supervise import read_failure, run_child
+from daemon.tick import tick
+from schema.audit import audit
+from schema.decisions import fetch_decisions
+from schema.lines import fetch_line, request, set_paused
+from schema.runs import fetch_open_run, fetch_runs
+from tests.builders import add_files, add_repository
+from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
+
+BETTER = -0.05
+
+
+@pytest.fixture
+def settings(settings):
+    changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
+    return settings.model_copy(update=changes)
+
+
+@pytest.fixture
+def rows(engine):
+    def store(**held_out: float) -> None:
+        with engine.begin() as conn:
+            repository = add_repository(conn)
+            add_files(conn, repository, 40)
+            for number in range(8):
+                add_files(conn, repository, 1, split="test", unit=f"held_{repository}_{number}", **held_out)
+
+    return store
+
+
+def line_of(engine):
+    with engine.connect() as conn:
+        return fetch_line(conn, "micro")
+
+
+def last_run(engine):
+    with engine.connect() as conn:
+        return fetch_runs(conn, fetch_line(conn, "micro").id, limit=1)[0]
+
+
+def test_a_run_that_is_open_waits_while_the_line_is_paused(ctx, engine, rows):
+    rows()
+    assert tick(ctx)
+    with engine.begin() as conn:
+        set_paused(conn, line_of(engine).id, True)
+
+    assert not tick(ctx)
+
+    assert ctx.live.decision == ("wait", "paused")
+    assert last_run(engine).state == "claimed"
+
+
+def test_a_run_is_cancelled_in_any_state_and_its_rows_go_back(ctx, engine, rows):
+    rows()
+    assert tick(ctx)
+    with engine.begin() as conn:
+        request(conn, line_of(engine).id, "cancel")
+
+    tick(ctx)
+
+    run = last_run(engine)
+    assert (run.state, run.reason) == ("failed", "cancelled")
+    assert line_of(engine).request is None
+    with engine.connect() as conn:
+        assert audit(conn).by_state["pending"] == 40
+
+
+def test_a_cancel_that_comes_too_late_does_not_hit_the_next_run(ctx, engine, rows):
+    with engine.begin() as conn:
+        request(conn, line_of(engine).id, "cancel")
+    assert tick(ctx)
+    rows()
+
+    assert tick(ctx)
+
+    assert last_run(engine).state == "claimed"
+
+
+def test_waiting_for_a_busy_device_costs_the_run_nothing(ctx, engine, rows):
+    rows()
+    assert tick(ctx)
+    assert tick(ctx)
+    assert Leadership(engine, "another line", 60).take(ctx.device.lease) is not None
+
+    for _ in range(5):
+        assert not tick(ctx)
+
+    assert ctx.live.decision == ("wait", "device_busy")
+    assert (last_run(engine).state, last_run(engine).attempt) == ("training", 0)
+
+
+def test_a_damaged_incumbent_fails_the_run_and_stays(ctx, engine, rows):
+    rows()
+    conclude_with(ctx, BETTER)
+    (ctx.paths.version(1) / "adapter_model.safetensors").write_bytes(b"other")
+    rows()
+
+    tick(ctx)
+    tick(ctx)
+
+    run = last_run(engine)
+    assert (run.number, run.state, run.reason) == (2, "failed", "damaged")
+    assert line_of(engine).current_version == 1
+    assert line_of(engine).num_failures == 1
+    assert not tick(ctx)
+    assert ctx.live.decision == ("wait", "backing_off")
+
+
+def test_held_out_files_below_the_quality_threshold_do_not_count(make_context, settings, rows):
+    ctx = make_context(settings.model_copy(update={"min_quality": 70}))
+    rows(score=20.0)
+
+    assert not tick(ctx)
+
+    assert ctx.live.decision == ("wait", "too_few_held_out")
+
+
+def test_a_new_leader_clears_what_a_dead_one_left_of_finished_runs(ctx, make_context, settings, engine, rows):
+    rows()
+    run = bring_to_evaluating(ctx)
+    left = ctx.paths.job(run.number)
+    (left / "evaluation.json").write_text(evaluation(BETTER).model_dump_json())
+    tick(ctx)
+    (left / "checkpoints").mkdir()
+    (left / "members.jsonl").write_text("")
+    ctx.leadership.give_back()
+
+    tick(make_context(settings, "successor"))
+
+    assert not (left / "checkpoints").exists()
+    assert not (left / "members.jsonl").exists()
+    assert (left / "result.json").exists()
+
+
+def test_a_standby_records_that_it_waits_and_knows_the_version(ctx, make_context, settings, engine, rows):
+    rows()
+    conclude_with(ctx, BETTER)
+    standby = make_context(settings, "standby")
+
+    assert not tick(standby)
+
+    assert standby.live.current_version == 1
+    with engine.connect() as conn:
+        assert fetch_decisions(conn, line_of(engine).id, limit=1)[0]["reason"] == "busy"
+
+
+def test_a_run_that_is_open_is_the_same_for_the_next_leader(ctx, make_context, settings, engine, rows):
+    rows()
+    assert tick(ctx)
+    ctx.leadership.give_back()
+
+    assert tick(make_context(settings, "successor"))
+
+    with engine.connect() as conn:
+        assert fetch_open_run(conn, line_of(engine).id).state == "training"
+
+
+def test_a_threshold_that_no_run_could_hold_is_refused():
+    with pytest.raises(ValidationError, match="no run could start"):
+        DaemonSettings(threshold_rows=10, max_rows=9)
+
+
+class Caller:
+    def __init__(self, order):
+        self.order = order
+
+    def obey(self):
+        return self.order
+
+    def on_event(self, event):
+        pass
+
+
+@pytest.mark.parametrize(("order", "outcome"), [("go_on", "failed"), ("stop", "stopped")])
+def test_a_child_that_dies_on_its_way_out_has_stopped_and_not_failed(tmp_path, order, outcome):
+    # Without a job.json the child cannot do anything but end.
+    ended = run_child("train", tmp_path, Caller(order), stop_grace_s=60)
+
+    assert ended == outcome
+    assert "job.json" in read_failure(tmp_path).message
