@@ -13,18 +13,21 @@ from sqlalchemy import Connection
 from daemon.config import Settings
 from daemon.device import detect_device
 from daemon.memory import profile_memory_bytes
+from daemon.paths import LinePaths
 from daemon.plan import PlanFacts
 from daemon.plan import plan as make_plan
 from daemon.plan_table import render
 from daemon.reports import as_json, print_json
+from daemon.samples import chars_per_token, load_tokenizer
 from daemon.shapes import find_shape
 from schema.commands import open_engine
 from schema.lines import fetch_line
-from schema.runs import Limits, count_split, fetch_runs
+from schema.runs import Limits, count_split, fetch_held_out, fetch_runs
 from schema.summary import sum_pending
 
 _NONE = {"rows": 0, "units": 0, "chars": 0}
 _NUM_RUNS = 20
+_SAMPLE_CHARS = 200_000
 
 
 @click.command()
@@ -61,6 +64,7 @@ def gather_plan_facts(conn: Connection, settings: Settings) -> PlanFacts:
         device=kind,
         memory_bytes=memory_bytes,
         disk_free_bytes=shutil.disk_usage(Path(settings.home)).free,
+        chars_per_token=None if line is None else _measure_tokens(conn, line.id, settings, limits),
         tokens_per_s=None if line is None else _last_speed(conn, line.id),
         has_incumbent=line is not None and line.current_version is not None,
         needs_base=daemon.makes_base and (line is None or line.tokenizer_digest is None),
@@ -74,6 +78,16 @@ def _device(profile: str) -> tuple[Literal["cpu", "cuda"], int]:
         return "cuda", card_bytes
     device = detect_device(profile)
     return device.kind, device.memory_bytes
+
+
+def _measure_tokens(conn: Connection, line_id: int, settings: Settings, limits: Limits) -> float | None:
+    """Return the characters per token of a few held-out files, where the line's tokenizer lies on this machine."""
+    base = LinePaths(settings.home, settings.daemon.line).base
+    if not settings.daemon.makes_base or not (base / "tokenizer.json").is_file():
+        return None
+    members = fetch_held_out(conn, line_id, "validation", limits=limits, max_chars=_SAMPLE_CHARS)
+    texts = [member.content for member in members if member.content]
+    return chars_per_token(load_tokenizer(str(base)), texts) if texts else None
 
 
 def _last_speed(conn: Connection, line_id: int) -> float | None:
