@@ -8,6 +8,7 @@ from pathlib import Path
 import git
 
 from ingest.entries import Entry, SourceFailed, show_path, too_many_files
+from ingest.sources import find_git_fault
 
 _CLONE_OPTIONS = ("--bare", "--depth=1", "--single-branch", "--no-tags", "--no-local", "--quiet")
 _MAX_LISTING_BYTES = 256 * 1024 * 1024
@@ -40,6 +41,8 @@ class Clone:
 
     def __init__(self, url: str, path: Path, *, max_file_bytes: int, max_entries: int) -> None:
         self._max_entries = max_entries
+        if "://" not in url and (fault := find_git_fault(Path(url))):
+            raise SourceFailed(*fault, is_permanent=True)
         options = [*_CLONE_OPTIONS, f"--filter=blob:limit={max_file_bytes + 1}"]
         try:
             self._repo = git.Repo.clone_from(url, path, multi_options=options)

@@ -1,6 +1,8 @@
 """What an operator may name as a source, in one canonical form, so that adding it twice is adding it once."""
 
+import os
 import re
+import stat
 import sys
 import sysconfig
 from dataclasses import dataclass
@@ -10,6 +12,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 _PORTS = {"http": 80, "https": 443}
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.~+-]{1,100}")
+# What git takes for a repository; a folder that is none makes it look at the neighbours.
+_HEAD = re.compile(rb"(?:ref:\s*refs/\S+|[0-9a-f]{40}(?:[0-9a-f]{24})?)\s*")
+_MAX_HEAD_BYTES = 1000
+_LENT = ("objects/info/alternates", "commondir")
 
 
 class SourceError(Exception):
@@ -73,13 +79,63 @@ def _local_source(path: Path) -> Source:
     except UnicodeEncodeError as error:
         raise SourceError(f"{_shown(str(path))}: the path is not valid UTF-8; rename it") from error
     kind = "git" if is_git_repository(path) else "folder"
+    if kind == "git" and (fault := find_git_fault(path)):
+        raise SourceError(f"{_shown(str(path))}: {fault[1]}")
     return Source(source=str(path), kind=kind, name=path.name.removesuffix(".git") or "root")
 
 
 def is_git_repository(path: Path) -> bool:
     """Say whether a folder is the top of a work tree, or a bare repository; nothing of it is run or read by git."""
     is_bare = (path / "HEAD").is_file() and (path / "objects").is_dir() and (path / "refs").is_dir()
-    return (path / ".git").exists() or is_bare
+    return os.path.lexists(path / ".git") or is_bare
+
+
+def find_git_fault(path: Path) -> tuple[str, str] | None:
+    """Return (reason, detail) against a local repository that is none, or whose files lie outside its folder, or None.
+
+    Git follows a `.git` that is a file, links and borrowed objects: what it would serve then is another repository's.
+    """
+    folder = path / ".git" if os.path.lexists(path / ".git") else path
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            return "linked_git", (
+                "its .git is a file or a link, as in worktrees and submodules; name the main repository instead"
+            )
+        for name in _LENT:
+            if os.path.lexists(folder / name):
+                return "linked_git", f"{folder.name}/{name} borrows from another repository; name that one instead"
+        if link := _find_link(folder):
+            return "linked_git", f"{link.relative_to(path)} is a link out of the repository; name the main one instead"
+        is_whole = (folder / "refs").is_dir() and (folder / "objects").is_dir() and _is_head(folder / "HEAD")
+    except OSError as error:
+        return "unreadable", f"git's own files cannot be looked at ({error.strerror}); check who may read them"
+    return None if is_whole else ("not_found", f"{folder.name} is no git repository; run git init or remove it")
+
+
+def _find_link(folder: Path) -> Path | None:
+    """Return a link, or what is neither file nor folder, among the files from which git serves history."""
+    for name in ("HEAD", "packed-refs", "objects", "refs", "reftable", "shallow"):
+        if (folder / name).is_symlink():
+            return folder / name
+    for name in ("objects", "refs", "reftable"):
+        for root, folders, files in os.walk(folder / name, onerror=_raise_unless_absent):
+            for found in (*folders, *files):
+                mode = os.lstat(os.path.join(root, found)).st_mode  # noqa: PTH118 - there may be a million
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    return Path(root, found)
+    return None
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _is_head(path: Path) -> bool:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    with path.open("rb") as file:
+        return _HEAD.fullmatch(file.read(_MAX_HEAD_BYTES)) is not None
 
 
 def _remote_source(text: str) -> Source:

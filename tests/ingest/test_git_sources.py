@@ -4,6 +4,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+import sqlalchemy as sa
+
+from ingest.commands import queue_source
+from ingest.sources import SourceError, normalise_source
 from tests.ingest.helpers import SETTINGS, git, make_code
 
 Fetch = Callable[..., list[tuple[object, ...]]]
@@ -128,3 +133,80 @@ def test_what_the_repository_configures_is_not_run(
     ingest(root)
     assert fetch(_FILES) == [("a.py", None)]
     assert not (root / "executed").exists()
+
+
+def lend_by_file(lender: Path, borrower: Path) -> None:
+    (borrower / ".git").rename(borrower / "old")
+    (borrower / ".git").write_text(f"gitdir: {lender / '.git'}\n")
+
+
+def lend_by_link(lender: Path, borrower: Path) -> None:
+    (borrower / ".git").rename(borrower / "old")
+    (borrower / ".git").symlink_to(lender / ".git")
+
+
+def lend_by_alternates(lender: Path, borrower: Path) -> None:
+    (borrower / ".git" / "objects" / "info" / "alternates").write_text(f"{lender / '.git' / 'objects'}\n")
+    git(borrower, "update-ref", "HEAD", git(lender, "rev-parse", "HEAD"))
+
+
+def lend_by_common_folder(lender: Path, borrower: Path) -> None:
+    (borrower / ".git" / "commondir").write_text(f"{lender / '.git'}\n")
+
+
+def lend_by_linked_objects(lender: Path, borrower: Path) -> None:
+    for folder in (lender / ".git" / "objects").iterdir():
+        here = borrower / ".git" / "objects" / folder.name
+        if not here.exists():
+            here.symlink_to(folder)
+
+
+def lend_by_linked_refs(lender: Path, borrower: Path) -> None:
+    (borrower / ".git" / "packed-refs").symlink_to(lender / ".git" / "refs" / "heads" / "main")
+
+
+LOANS = [
+    lend_by_file,
+    lend_by_link,
+    lend_by_alternates,
+    lend_by_common_folder,
+    lend_by_linked_objects,
+    lend_by_linked_refs,
+]
+
+
+@pytest.mark.parametrize("lend", LOANS)
+def test_a_repository_that_borrows_from_another_one_is_refused(
+    lend: Callable[[Path, Path], None],
+    make_repository: Callable[..., Path],
+    engine: sa.Engine,
+    ingest: Callable[..., None],
+    fetch: Fetch,
+) -> None:
+    """When it is named, and again when it has been changed since."""
+    secret = make_repository("secret", {"secret.py": make_code("secret")})
+    root = make_repository("tool", {"a.py": make_code("a")})
+    with engine.begin() as conn:
+        queue_source(conn, normalise_source(str(root)))
+    lend(secret, root)
+    with pytest.raises(SourceError, match="instead"):
+        normalise_source(str(root))
+    ingest()
+    assert fetch(_STATE) == [("refused", "linked_git")]
+    assert fetch(_FILES) == []
+
+
+def test_a_broken_repository_does_not_give_its_neighbour(
+    make_repository: Callable[..., Path], engine: sa.Engine, ingest: Callable[..., None], fetch: Fetch, tmp_path: Path
+) -> None:
+    """Git tries tool.git when tool/.git is no repository."""
+    root = make_repository("tool", {"a.py": make_code("a")})
+    git(tmp_path, "clone", "-q", "--bare", str(make_repository("other", {"b.py": make_code("b")})), "tool.git")
+    with engine.begin() as conn:
+        queue_source(conn, normalise_source(str(root)))
+    (root / ".git" / "HEAD").write_text("nothing\n")
+    with pytest.raises(SourceError, match="no git repository"):
+        normalise_source(str(root))
+    ingest()
+    assert fetch(_STATE) == [("refused", "not_found")]
+    assert fetch(_FILES) == []
