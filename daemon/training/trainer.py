@@ -207,10 +207,13 @@ class PackedTrainer(Trainer):
             nats += token_losses(hidden, head(self._trained), batch["targets"]).sum(dtype=torch.float64).item()
             num_tokens += len(batch["targets"])
             num_bytes += sum(sample.completion_bytes for row in rows for sample in row)
-        loss = nats / max(1, num_tokens)
+        loss, step = nats / max(1, num_tokens), self.state.global_step
+        if not math.isfinite(loss):
+            message = f"step {step}: validation loss {loss}; the weights of this run are lost"
+            raise Failed("nan", message, data_caused=step > 0)  # before the first step no row was learned
         best = self._judge(loss)
         bits = nats / math.log(2) / max(1, num_bytes)
-        self.child.emit("eval", step=self.state.global_step, loss=loss, bits_per_byte=bits, best=best)
+        self.child.emit("eval", step=step, loss=loss, bits_per_byte=bits, best=best)
         return {"eval_loss": loss}
 
     def _judge(self, loss: float) -> bool:

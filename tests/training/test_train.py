@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from daemon.job import Job, Result
+from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training.child import Failed, Stopped
 from daemon.training.train import halve, train
@@ -165,19 +165,53 @@ def test_too_little_memory_for_one_sequence_fails_the_run(
     assert caught.value.failure.reason == "out_of_memory"
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run(make_job: MakeJob, recorder: Any) -> None:
+def train_from_broken_weights(make_job: MakeJob, child: Any, *, validated: bool) -> Failure:
     job, first_dir = make_job(4)
-    train(job, first_dir, recorder())
+    train(job, first_dir, type(child)())
     weights = adapter_of(first_dir)
     next(iter(weights.values())).fill_(math.nan)
-    from safetensors.torch import save_file
-
     save_file(weights, first_dir / "adapter" / "adapter_model.safetensors")
     job, job_dir = make_job(4, fields={"incumbent": str(first_dir / "adapter")})
-    with pytest.raises(Failed, match="step 1") as caught:
-        train(job, job_dir, recorder())
-    assert caught.value.failure.reason == "nan"
+    if not validated:
+        (job_dir / "validation.jsonl").write_text("")
+    with pytest.raises(Failed) as caught:
+        train(job, job_dir, child)
     assert not (job_dir / "result.json").exists()
+    return caught.value.failure
+
+
+def test_a_training_loss_that_is_not_a_number_ends_the_run(make_job: MakeJob, recorder: Any) -> None:
+    failure = train_from_broken_weights(make_job, recorder(), validated=False)
+    assert failure.reason == "nan"
+    assert failure.message.startswith("step 1: loss nan")
+
+
+def test_a_validation_loss_that_is_not_a_number_ends_the_run_and_is_no_best_one(
+    make_job: MakeJob, recorder: Any
+) -> None:
+    child = recorder()
+    failure = train_from_broken_weights(make_job, child, validated=True)
+    assert failure.reason == "nan"
+    assert failure.message.startswith("step 0: validation loss nan")
+    assert not failure.data_caused  # nothing was learned from the rows yet
+    assert child.of("eval") == []
+
+
+def test_a_validation_loss_that_stops_being_a_number_is_the_datas_fault(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer_module.token_losses
+
+    def breaking(*tensors: torch.Tensor) -> torch.Tensor:
+        return real(*tensors) * (1.0 if len(child.of("eval")) < 2 else math.nan)
+
+    monkeypatch.setattr(trainer_module, "token_losses", breaking)
+    job, job_dir = make_job(24)
+    child = recorder()
+    with pytest.raises(Failed, match="step 2: validation loss nan") as caught:
+        train(job, job_dir, child)
+    assert caught.value.failure.data_caused
+    assert len(child.of("eval")) == 2
 
 
 @pytest.mark.parametrize("missing", ["/nowhere/base", "Nobody/No-Such-Model-0B"])
