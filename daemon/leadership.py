@@ -58,9 +58,12 @@ class Leadership:
                     del self._held[lease.name]
                     log.error("lost the lease %s", lease.name, extra={"event": "lease_lost", "lease": lease.name})
             for name in list(self._seen):
-                current = fetch_lease(conn, name)
-                if current is not None:
-                    self._is_abandoned(name, current)
+                self._look(conn, name)
+
+    def watch(self, name: str) -> None:
+        """Begin to look at a lease that may have to be taken over later."""
+        with self._lock, self._reachable(), self.engine.begin() as conn:
+            self._look(conn, name)
 
     def give_back(self, name: str | None = None) -> None:
         """Release one lease, or all; what cannot be told to the database runs out by itself."""
@@ -99,6 +102,11 @@ class Leadership:
         except sa.exc.DBAPIError:
             self._seen.clear()
             raise
+
+    def _look(self, conn: sa.Connection, name: str) -> None:
+        current = fetch_lease(conn, name)
+        if current is not None and current["holder"] not in (self.holder, NOBODY):
+            self._is_abandoned(name, current)
 
     def _is_abandoned(self, name: str, current: dict[str, Any]) -> bool:
         sight = (current["holder"], current["fence"], current["until"])

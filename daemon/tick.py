@@ -52,6 +52,8 @@ def _stand_by(ctx: Context, line: Line) -> bool:
     """Say that another daemon leads; show what it serves."""
     ctx.live.leads(None)
     show_line(ctx, line)
+    # A leader that died in the middle of a run left both leases: they grow old together.
+    ctx.leadership.watch(ctx.device.lease)
     with ctx.engine.begin() as conn:
         record_decision(conn, line.id, verdict="wait", reason="busy", inputs={"daemon": ctx.leadership.holder})
     ctx.live.decided("wait", "busy")

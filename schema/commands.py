@@ -105,7 +105,7 @@ def _describe(report: AuditReport) -> Iterator[str]:
     yield f"rows         {report.rows_total}"
     for line, states in report.by_line.items():
         yield f"line {line}"
-        yield from (f"  {state:<11}{num}" for state, num in states.items())
+        yield from (f"  {state:<12}{num}" for state, num in states.items())
     yield f"unaccounted  {report.rows_unaccounted}"
     yield from (f"  {problem}: {num}" for problem, num in report.problems.items())
     yield from map(_describe_row, report.unaccounted)
