@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from typing import IO
 _PASSED = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
 _PROTOCOLS = {"https": "https", "http": "http:https"}
 _MAX_OPEN_FILES = 256
+_POLL_S = 0.01
 
 # git's own advice for repositories of strangers, as configuration: GitPython refuses such options on the command line.
 _GIT_CONFIG = {
@@ -81,10 +83,24 @@ def start_child(module: str, environment: Mapping[str, str], scratch: Path, log:
     )
 
 
+def await_end(child: subprocess.Popen[bytes], *, timeout_s: float) -> int | None:
+    """Return the exit status of a child that is about to end, minus the signal that killed it; None when it lives on.
+
+    It is not reaped: until `kill_group` has done that, the number of its process group belongs to nobody else.
+    """
+    until = time.monotonic() + timeout_s
+    while (end := os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is None:
+        if time.monotonic() > until:
+            return None
+        time.sleep(_POLL_S)
+    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+
+
 def kill_group(child: subprocess.Popen[bytes]) -> None:
     """Kill the child and everything that it has started, and take its exit status; done twice it does nothing."""
     if child.returncode is None:
-        # The group outlives its leader while a git process runs; as long as we have not waited, its number is ours.
+        # The group outlives its leader while a git process runs, also a leader that has died by itself; as long as we
+        # have not waited, its number is ours.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
@@ -100,6 +116,8 @@ def enter_box(*, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Blocked (an ignored one is restored by whoever starts git) it lets git say that a file is too large.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXFSZ})
     os.umask(0o077)
     os.nice(5)
 

@@ -3,6 +3,8 @@
 GitPython is used here and nowhere else, for the life of one repository: it leaks, and it parses what strangers wrote.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import git
@@ -15,24 +17,26 @@ _MAX_LISTING_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 1 << 16
 _LINK_MODE, _GITLINK_MODE, _EXECUTABLE_MODE = b"120000", b"160000", b"100755"
 
+# What git says when the network, a server or this machine failed it: whatever else it says then is a consequence.
+_TRANSIENT = (
+    "early eof",
+    "unexpected disconnect",
+    "rpc failed",
+    "could not resolve",
+    "no space left",
+    "out of memory",
+    "the remote end hung up",
+    "connection reset",
+    "connection refused",
+    "timed out",
+)
 # What git and the servers say when trying again would not help.
 _PERMANENT = {
-    "not_found": (
-        "not found",
-        "does not exist",
-        "does not appear to be a git repository",
-        "no such file",
-        "error: 404",
-    ),
-    "no_access": (
-        "authentication failed",
-        "could not read username",
-        "terminal prompts disabled",
-        "error: 403",
-        "error: 401",
-    ),
-    "protocol": ("transport '", "not allowed", "protocol"),
-    "corrupt": ("fsck error", "unterminated header", "invalid index-pack", "bad tree", "badtree", "missingspace"),
+    "clone_too_large": re.compile("file too large"),
+    "corrupt": re.compile("fsck error"),
+    "protocol": re.compile("transport '[^']*' not allowed"),
+    "no_access": re.compile("authentication failed|could not read username|terminal prompts disabled|error: 40[13]"),
+    "not_found": re.compile("not found|does not exist|does not appear to be a git repository|no such file|error: 404"),
 }
 
 
@@ -47,7 +51,7 @@ class Clone:
         try:
             self._repo = git.Repo.clone_from(url, path, multi_options=options)
         except git.GitCommandError as error:
-            raise _explain(error) from error
+            raise explain_clone(str(error.stderr), names=(url, str(path))) from error
         except git.UnsafeProtocolError as error:
             raise SourceFailed("protocol", "git would run a program for this URL", is_permanent=True) from error
         try:
@@ -95,9 +99,15 @@ def _parse_line(line: bytes) -> Entry:
     return Entry(path, num_bytes, oid.decode(), is_executable=mode == _EXECUTABLE_MODE, reason=reason)
 
 
-def _explain(error: git.GitCommandError) -> SourceFailed:
-    said = " ".join(str(error.stderr).split())[-400:]
-    for reason, phrases in _PERMANENT.items():
-        if any(phrase in said.lower() for phrase in phrases):
-            return SourceFailed(reason, said, is_permanent=True)
-    return SourceFailed("clone_failed", said, is_permanent=False)
+def explain_clone(stderr: str, *, names: Sequence[str] = ()) -> SourceFailed:
+    """Return what a clone failed of by what git said, `names` (of source and target) apart: they may say anything."""
+    said = " ".join(stderr.split())
+    told = said
+    for name in sorted(names, key=len, reverse=True):
+        told = told.replace(name, "…")
+    told = told.lower()
+    if not any(phrase in told for phrase in _TRANSIENT):
+        for reason, phrases in _PERMANENT.items():
+            if phrases.search(told):
+                return SourceFailed(reason, said[-400:], is_permanent=True)
+    return SourceFailed("clone_failed", said[-400:], is_permanent=False)

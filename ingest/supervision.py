@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from ingest.box import kill_group, make_environment, start_child
+from ingest.box import await_end, kill_group, make_environment, start_child
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.messages import AnyMessage, Job, Listed, read_message
@@ -21,6 +21,7 @@ from ingest.messages import AnyMessage, Job, Listed, read_message
 TICK_S = 0.5
 _CHUNK_BYTES = 1 << 18
 _LOG_TAIL_BYTES = 2_000
+_END_S = 5.0
 
 
 class Child:
@@ -76,10 +77,11 @@ class Child:
 
     def explain_end(self) -> SourceFailed:
         """Return why a child that said nothing of its end is gone: by its exit status and the end of its log."""
-        status = self._process.wait()
+        status = await_end(self._process, timeout_s=_END_S)
+        ended = "it closed its messages and lives on" if status is None else f"exit status {status}"
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
         tail = self._log.read().decode("utf-8", "replace").strip()[-300:]
-        return SourceFailed("child_died", f"exit status {status}: {tail}", is_permanent=False)
+        return SourceFailed("child_died", f"{ended}: {tail}", is_permanent=False)
 
     def _take(self, line: bytes) -> AnyMessage:
         try:

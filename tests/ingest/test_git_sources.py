@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from ingest.clones import explain_clone
 from ingest.commands import queue_source
 from ingest.sources import SourceError, normalise_source
 from tests.ingest.helpers import SETTINGS, git, make_code
@@ -210,3 +211,42 @@ def test_a_broken_repository_does_not_give_its_neighbour(
     ingest()
     assert fetch(_STATE) == [("refused", "not_found")]
     assert fetch(_FILES) == []
+
+
+INDEX_PACK = "fatal: fetch-pack: invalid index-pack output"
+SAID = [
+    ("fatal: transport 'ftp' not allowed", "protocol", True),
+    (
+        f"error: object 0b73: hasDotgit: contains '.git' fatal: fsck error in packed object {INDEX_PACK}",
+        "corrupt",
+        True,
+    ),
+    (f"fatal: write error: File too large {INDEX_PACK}", "clone_too_large", True),
+    ("fatal: repository 'https://host/a/b/' not found", "not_found", True),
+    ("fatal: Authentication failed for 'https://host/a/b/'", "no_access", True),
+    (f"error: RPC failed; curl 18 fatal: early EOF {INDEX_PACK}", "clone_failed", False),
+    (
+        f"fetch-pack: unexpected disconnect while reading sideband packet fatal: early EOF {INDEX_PACK}",
+        "clone_failed",
+        False,
+    ),
+    (f"fatal: write error: No space left on device {INDEX_PACK}", "clone_failed", False),
+    (INDEX_PACK, "clone_failed", False),
+    ("fatal: protocol error: bad line length character: abcd", "clone_failed", False),
+    ("fatal: unable to access 'https://host/a/b/': Could not resolve host: host; not found", "clone_failed", False),
+    ("fatal: unable to access 'https://host/not found/fsck error': SSL_ERROR_SYSCALL", "clone_failed", False),
+]
+
+
+@pytest.mark.parametrize(("said", "reason", "is_permanent"), SAID)
+def test_what_may_pass_is_tried_again_and_what_may_not_is_not(said: str, reason: str, is_permanent: bool) -> None:
+    failed = explain_clone(f"\n  stderr: '{said}\n'", names=("https://host/not found/fsck error", "https://host/a"))
+    assert (failed.reason, failed.is_permanent) == (reason, is_permanent)
+
+
+def test_a_pack_above_the_limit_is_refused_with_its_own_reason(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    root = make_repository("large", {f"{number}.bin": os.urandom(200_000) for number in range(4)})
+    ingest(root, settings=SETTINGS.model_copy(update={"clone_max_bytes": 300_000}))
+    assert fetch(_STATE) == [("refused", "clone_too_large")]

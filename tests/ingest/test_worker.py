@@ -1,6 +1,7 @@
 """The worker's life: killed, stopped, overtaken, cut off from its database."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -99,6 +100,21 @@ def test_a_stopped_worker_kills_its_child_and_gives_the_claim_back(
     assert fetch(_STATE) == [("queued", "stopped", None)]
     assert fetch("SELECT not_before <= now() FROM repositories") == [(True,)]
     assert list(repos_folder(tmp_path / "home").iterdir()) == []
+
+
+def test_a_child_that_is_killed_leaves_no_git_behind(
+    engine: sa.Engine, fetch: Fetch, tmp_path: Path, hanging_server: str
+) -> None:
+    with engine.begin() as conn:
+        queue_source(conn, normalise_source(f"{hanging_server}/alice/tool"))
+    thread = threading.Thread(target=ingest_one, args=(make_worker(engine, tmp_path, retry_delay_s=1000),))
+    thread.start()
+    wait_for(lambda: is_cloning(tmp_path))
+    child = next(number for number, command in processes_in(tmp_path).items() if "ingest.child" in command)
+    os.kill(child, signal.SIGKILL)
+    thread.join()
+    wait_for(lambda: not processes_in(tmp_path))
+    assert fetch(_STATE) == [("queued", "child_died", None)]
 
 
 def test_a_clone_that_takes_too_long_is_killed_and_tried_again(
