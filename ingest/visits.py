@@ -105,8 +105,10 @@ class Visit:
 
     def _refuse(self, entry: Entry, oid: str, reason: str, detail: str | None) -> None:
         self._refusals[reason] += 1
-        # A symbolic link or a picture is no loss; what might have been code is listed with its reason.
-        is_listed = reason not in _ONLY_COUNTED and (detect_language(entry.path) or entry.path.endswith("/"))
+        # A symbolic link or a picture is no loss; what might have been code is listed with its reason, and what was
+        # accepted in an earlier version, which leaves by this.
+        is_code = detect_language(entry.path) or entry.path.endswith("/")
+        is_listed = entry.path in self._known or (reason not in _ONLY_COUNTED and is_code)
         if is_listed:
             self._say(
                 Refused(path=entry.path, oid=oid, num_bytes=entry.num_bytes, reason=reason, detail=(detail or "")[:500])

@@ -113,6 +113,24 @@ def test_a_file_that_becomes_unacceptable_leaves(
     assert fetch(_REFUSED) == [("b.py", "binary")]
 
 
+def test_a_script_without_extension_that_is_refused_now_leaves(
+    make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    """One is binary now, one is in another language, one is not executable any more."""
+    names = ("binary", "kept", "other", "plain")
+    root = make_folder("scripts", {name: "#!/usr/bin/env python3\n" + make_code(name) for name in names})
+    for name in names:
+        (root / name).chmod(0o755)
+    ingest(root)
+    assert fetch(_FILES) == [(name, None) for name in names]
+    make_folder("scripts", {"binary": b"#!/usr/bin/env python3\n" + b"\0" * 99, "other": "#!/bin/sh\n" + "ls\n" * 99})
+    (root / "plain").chmod(0o644)
+    ingest(root)
+    gone = {"binary": "superseded", "kept": None, "other": "superseded", "plain": "superseded"}
+    assert fetch(_FILES) == list(gone.items())
+    assert fetch(_REFUSED) == [("binary", "binary"), ("other", "language"), ("plain", "language")]
+
+
 @pytest.mark.parametrize("files", [{}, {"README.md": "hello"}, {"a.py": "x"}])
 def test_a_folder_without_accepted_files_is_refused(
     files: dict[str, str], make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
