@@ -130,6 +130,11 @@ class PackedTrainer(Trainer):
             restore_state(self._trained, self.best)
         return self.progress
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Run the epoch, unless the evaluation before it, or one before the checkpoint, has ended the run."""
+        if not self.progress.stopped_early:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one micro-batch forward and backward, unless the parent asked to stop."""
         self.child.check_stop()

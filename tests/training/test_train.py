@@ -108,6 +108,29 @@ def test_it_stops_early_and_keeps_the_best_adapter(make_job: MakeJob, recorder: 
     assert child.of("eval")[0]["loss"] == pytest.approx(result.best_eval_loss, rel=1e-6)
 
 
+def at_eval(step: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: event["event"] == "eval" and event["step"] == step
+
+
+@pytest.mark.parametrize("cut", ["in the evaluation that decides", "after its checkpoint"])
+def test_a_run_cut_off_as_it_stops_early_trains_no_further_batch(make_job: MakeJob, recorder: Any, cut: str) -> None:
+    unsteady = {"learning_rate": 50.0, "patience": 2, "checkpoint_interval_s": 1e-9}
+    job, whole_dir = make_job(40, **unsteady)
+    train(job, whole_dir, recorder())
+    expected = result_of(whole_dir)
+    job, cut_dir = make_job(40, **unsteady)
+    before = recorder(at_step(expected.steps) if cut.startswith("in") else at_eval(expected.steps))
+    with pytest.raises(Stopped):
+        train(job, cut_dir, before)
+    assert [event["step"] for event in before.of("checkpoint")][-1] == expected.steps
+    after = recorder()
+    train(job, cut_dir, after)
+    assert after.of("step") == []
+    assert len(after.of("eval")) == (1 if cut.startswith("in") else 0)
+    kept = {"steps", "tokens", "best_step", "best_eval_loss", "num_evals", "stopped_early", "digests"}
+    assert result_of(cut_dir).model_dump(include=kept) == expected.model_dump(include=kept)
+
+
 def test_it_goes_on_from_the_incumbents_weights(make_job: MakeJob, recorder: Any) -> None:
     job, first_dir = make_job(16)
     first = recorder()
