@@ -13,6 +13,7 @@ from daemon.live import Live
 from daemon.paths import LinePaths
 from monitoring.progress import Progress
 from schema.lines import open_line
+from tests.builders import add_files, add_repository
 
 MICRO = {
     "line": "micro",
@@ -72,3 +73,17 @@ def make_context(engine, tmp_path):
 @pytest.fixture
 def ctx(make_context, settings):
     return make_context(settings)
+
+
+@pytest.fixture
+def rows(engine):
+    """Store new rows when called: forty to train on and eight held out, each held-out one a unit of its own."""
+
+    def store(**held_out: float) -> None:
+        with engine.begin() as conn:
+            repository = add_repository(conn)
+            add_files(conn, repository, 40)
+            for number in range(8):
+                add_files(conn, repository, 1, split="test", unit=f"held_{repository}_{number}", **held_out)
+
+    return store

@@ -14,7 +14,6 @@ from daemon.reports import runs, why
 from daemon.tick import tick
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
-from tests.builders import add_files, add_repository
 from tests.daemon.conclusions import conclude_with
 
 RUN_KEYS = {"state", "version", "parent", "bits_per_byte", "rows", "tokens", "seconds", "tokens_per_s", "digests"}
@@ -45,21 +44,9 @@ def ask(ctx, settings, database_url):
     return run
 
 
-@pytest.fixture
-def store(engine):
-    def rows() -> None:
-        with engine.begin() as conn:
-            repository = add_repository(conn)
-            add_files(conn, repository, 40)
-            for number in range(8):
-                add_files(conn, repository, 1, split="test", unit=f"held_{repository}_{number}")
-
-    return rows
-
-
-def test_why_tells_the_decisions_with_their_inputs(ctx, ask, store):
+def test_why_tells_the_decisions_with_their_inputs(ctx, ask, rows):
     tick(ctx)
-    store()
+    rows()
     conclude_with(ctx, -0.05)
 
     report = json.loads(ask(why, "--json")[0])
@@ -72,8 +59,8 @@ def test_why_tells_the_decisions_with_their_inputs(ctx, ask, store):
     assert "better_than_base" in text
 
 
-def test_a_run_and_its_version_are_shown_with_what_the_gate_saw(ctx, ask, store):
-    store()
+def test_a_run_and_its_version_are_shown_with_what_the_gate_saw(ctx, ask, rows):
+    rows()
     conclude_with(ctx, -0.05)
 
     run = json.loads(ask(runs, "show", "latest", "--json")[0])
@@ -88,8 +75,8 @@ def test_a_run_and_its_version_are_shown_with_what_the_gate_saw(ctx, ask, store)
     assert model["digests"]["members"] == run["digests"]["members"]
 
 
-def test_a_version_whose_files_were_changed_is_shown_as_damaged(ctx, ask, store):
-    store()
+def test_a_version_whose_files_were_changed_is_shown_as_damaged(ctx, ask, rows):
+    rows()
     conclude_with(ctx, -0.05)
     (ctx.paths.version(1) / "adapter_model.safetensors").write_bytes(b"other")
 
@@ -99,9 +86,9 @@ def test_a_version_whose_files_were_changed_is_shown_as_damaged(ctx, ask, store)
     assert "adapter_model.safetensors" in model["damage"]
 
 
-def test_a_rollback_is_recorded_with_its_reason_and_moves_current(ctx, ask, store):
+def test_a_rollback_is_recorded_with_its_reason_and_moves_current(ctx, ask, rows):
     for _ in range(2):
-        store()
+        rows()
         conclude_with(ctx, -0.05)
 
     text, status = ask(models, "rollback", "1", "--reason", "it writes tabs")
@@ -124,9 +111,9 @@ def test_a_rollback_is_recorded_with_its_reason_and_moves_current(ctx, ask, stor
         (runs, ("show", "last"), "no run 'last'"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_the_value(ctx, ask, store, command, words, said):
+def test_what_cannot_be_done_is_refused_with_the_value(ctx, ask, rows, command, words, said):
     for _ in range(2):
-        store()
+        rows()
         conclude_with(ctx, -0.05)
     shutil.rmtree(ctx.paths.version(1))
 
@@ -136,9 +123,9 @@ def test_what_cannot_be_done_is_refused_with_the_value(ctx, ask, store, command,
     assert said in text
 
 
-def test_two_versions_are_compared(ctx, ask, store):
+def test_two_versions_are_compared(ctx, ask, rows):
     for _ in range(2):
-        store()
+        rows()
         conclude_with(ctx, -0.05)
 
     text, _ = ask(models, "diff", "1", "2")
@@ -146,8 +133,8 @@ def test_two_versions_are_compared(ctx, ask, store):
     assert '+ "parent": 1' in text
 
 
-def test_lists_name_every_run_and_version(ctx, ask, store):
-    store()
+def test_lists_name_every_run_and_version(ctx, ask, rows):
+    rows()
     conclude_with(ctx, -0.05)
 
     listed = json.loads(ask(runs, "list", "--json")[0])
@@ -158,12 +145,12 @@ def test_lists_name_every_run_and_version(ctx, ask, store):
     assert "promoted" in ask(runs, "show")[0]
 
 
-def test_the_plan_says_what_comes_and_what_does_not_work(ask, store):
+def test_the_plan_says_what_comes_and_what_does_not_work(ask, rows):
     empty, status = ask(plan, "--json")
     assert status == 1
     assert any("held-out test units" in problem for problem in json.loads(empty)["problems"])
 
-    store()
+    rows()
     forecast = json.loads(ask(plan, "--json")[0])
 
     assert forecast.keys() >= PLAN_KEYS

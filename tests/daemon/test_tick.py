@@ -11,7 +11,6 @@ from schema.audit import audit
 from schema.decisions import fetch_decisions
 from schema.lines import fetch_line, request, set_paused
 from schema.runs import fetch_open_run, fetch_runs
-from tests.builders import add_files, add_repository
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
 
 BETTER = -0.05
@@ -21,18 +20,6 @@ BETTER = -0.05
 def settings(settings):
     changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
     return settings.model_copy(update=changes)
-
-
-@pytest.fixture
-def rows(engine):
-    def store(**held_out: float) -> None:
-        with engine.begin() as conn:
-            repository = add_repository(conn)
-            add_files(conn, repository, 40)
-            for number in range(8):
-                add_files(conn, repository, 1, split="test", unit=f"held_{repository}_{number}", **held_out)
-
-    return store
 
 
 def line_of(engine):

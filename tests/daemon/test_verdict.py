@@ -11,7 +11,6 @@ from schema.audit import audit
 from schema.lines import fetch_line, request
 from schema.runs import fetch_evaluations, fetch_run, fetch_runs
 from schema.versions import fetch_promotions, fetch_versions, promote
-from tests.builders import add_files, add_repository
 from tests.daemon.conclusions import conclude_with
 
 BETTER, WORSE = -0.05, +0.05
@@ -23,20 +22,6 @@ def settings(settings):
     return settings.model_copy(
         update={"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
     )
-
-
-@pytest.fixture
-def rows(engine):
-    """Store new rows: forty to train on and eight held out, each held-out one a unit of its own."""
-
-    def store() -> None:
-        with engine.begin() as conn:
-            repository = add_repository(conn)
-            add_files(conn, repository, 40)
-            for number in range(8):
-                add_files(conn, repository, 1, split="test", unit=f"held_{repository}_{number}")
-
-    return store
 
 
 def look(engine, ctx):
