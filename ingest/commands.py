@@ -1,5 +1,6 @@
 """`codelupe ingest`: queue sources, work through them, see the queue, explain a judgement."""
 
+import contextlib
 import json
 import signal
 import threading
@@ -17,15 +18,17 @@ import sqlalchemy as sa
 from ingest.config import Settings
 from ingest.judge import judge_file
 from ingest.sources import Source, SourceError, normalise_source, standard_library
+from ingest.worker import Alive
 from ingest.worker import work as run_worker
 from monitoring.health import Facts, assess, ready
 from monitoring.progress import Progress
 from monitoring.server import create_app, serve
 from schema.commands import open_engine
-from schema.database import is_outage
 from schema.repositories import add_source, fetch_queue_counts, fetch_repositories
 
-_MAX_SILENCE_S = 30.0
+# Longer than a statement may take, and than it takes to notice that the database's machine has vanished.
+_MAX_SILENCE_S = 90.0
+_MAX_STATUS_AGE_S = 2.0
 _NUM_SHOWN = 20
 _COMPONENT_WIDTH = 15
 
@@ -120,30 +123,52 @@ def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> 
     click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
 
 
+class _Signs:
+    """What the worker has shown of itself and of the database, for who asks over HTTP: no statement for an answer."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._last = time.monotonic()
+        self._is_up = True
+        self._lock = threading.Lock()
+        self._shown: dict[str, Any] = {}
+        self._shown_at = -_MAX_STATUS_AGE_S
+
+    def alive(self, *, database_up: bool | None = None) -> None:
+        """Take a sign of life, and how the last statement went."""
+        self._last = time.monotonic()
+        if database_up is not None:
+            self._is_up = database_up
+
+    def facts(self) -> Facts:
+        """Return what health is judged by."""
+        silent_s = time.monotonic() - self._last
+        return Facts(database_up=self._is_up, silent_s=silent_s, max_silent_s=_MAX_SILENCE_S, trains=False)
+
+    def show_status(self) -> dict[str, Any]:
+        """Return the queue's figures: those of a moment ago, and the last ones while the database is away."""
+        with self._lock:
+            if self._is_up and time.monotonic() - self._shown_at >= _MAX_STATUS_AGE_S:
+                with contextlib.suppress(sa.exc.DBAPIError), self._engine.begin() as conn:
+                    self._shown = {"ingest": json.loads(json.dumps(fetch_status(conn), default=str))}
+                self._shown_at = time.monotonic()
+            return self._shown
+
+
 @contextmanager
-def serve_ingest(settings: Settings, engine: sa.Engine, *, enabled: bool = True) -> Iterator[Any]:
+def serve_ingest(settings: Settings, engine: sa.Engine, *, enabled: bool = True) -> Iterator[Alive]:
     """Serve /health, /ready, /metrics and /status of ingest; yield what the worker calls as its sign of life."""
-    last = [time.monotonic()]
-
-    def alive() -> None:
-        last[0] = time.monotonic()
-
-    def facts() -> Facts:
-        is_up = _is_up(engine)
-        return Facts(database_up=is_up, silent_s=time.monotonic() - last[0], max_silent_s=_MAX_SILENCE_S, trains=False)
-
-    def show_status() -> dict[str, Any]:
-        with engine.begin() as conn:
-            return {"ingest": json.loads(json.dumps(fetch_status(conn), default=str))}
-
+    signs = _Signs(engine)
     if not enabled:
-        yield alive
+        yield signs.alive
         return
-    app = create_app(health=lambda: assess(facts()).to_json(), ready=lambda: ready(facts()), status=show_status)
+    app = create_app(
+        health=lambda: assess(signs.facts()).to_json(), ready=lambda: ready(signs.facts()), status=signs.show_status
+    )
     monitoring = settings.monitoring
     server = serve(app, monitoring.host, monitoring.ingest_port, port_setting="CODELUPE_INGEST_PORT")
     try:
-        yield alive
+        yield signs.alive
     finally:
         server.close()
 
@@ -172,17 +197,6 @@ def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _is_up(engine: sa.Engine) -> bool:
-    try:
-        with engine.connect() as conn:
-            conn.execute(sa.select(1))
-    except sa.exc.DBAPIError as error:
-        if is_outage(error):
-            return False
-        raise
-    return True
 
 
 def _describe_status(report: dict[str, Any]) -> Iterator[str]:

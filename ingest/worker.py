@@ -5,9 +5,10 @@
 
 import logging
 import threading
-from collections.abc import Callable
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 
@@ -34,7 +35,20 @@ log = logging.getLogger(__name__)
 _MAX_DELAY_S = 86_400
 _FIRST_OUTAGE_WAIT_S = 1.0
 _MAX_OUTAGE_WAIT_S = 30.0
+# Much less than the silence that health takes for a stuck loop.
+_MAX_SILENT_WAIT_S = 5.0
 _JOIN_S = 30.0
+
+
+class Alive(Protocol):
+    """Called as a sign of life, and with what the last statement of the loop showed of the database."""
+
+    def __call__(self, *, database_up: bool | None = None) -> None:
+        """Take the sign; None says nothing of the database."""
+
+
+def say_nothing(*, database_up: bool | None = None) -> None:
+    """Be alive for nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ def work(
     stop: threading.Event,
     once: bool = False,
     progress: Progress | None = None,
-    alive: Callable[[], None] = lambda: None,
+    alive: Alive = say_nothing,
 ) -> None:
     """Handle queued repositories, several at a time, until `stop` is set; with `once` until the queue is drained.
 
@@ -83,7 +97,7 @@ def work(
         metrics.INGEST_WORKERS.set(0)
 
 
-def ingest_one(worker: Worker, alive: Callable[[], None] = lambda: None) -> bool:
+def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
     """Claim the next repository and handle it; return whether there was one."""
     with worker.engine.begin() as conn:
         claim = claim_repository(conn, lease_s=worker.settings.lease_s)
@@ -96,25 +110,41 @@ def ingest_one(worker: Worker, alive: Callable[[], None] = lambda: None) -> bool
     return True
 
 
-def _loop(worker: Worker, once: bool, alive: Callable[[], None]) -> None:
+def _loop(worker: Worker, once: bool, alive: Alive) -> None:
     wait_s = 0.0
-    while not worker.stop.wait(wait_s):
-        alive()
+    while not wait_alive(worker.stop, wait_s, alive):
         wait_s = _step(worker, once, alive, wait_s)
         if wait_s < 0:
             return
 
 
-def _step(worker: Worker, once: bool, alive: Callable[[], None], last_wait_s: float) -> float:
+def wait_alive(stop: threading.Event, wait_s: float, alive: Alive, *, slice_s: float = _MAX_SILENT_WAIT_S) -> bool:
+    """Wait with a sign of life every `slice_s` seconds; return early, and True, when it is time to stop."""
+    until = time.monotonic() + wait_s
+    while True:
+        alive()
+        left_s = until - time.monotonic()
+        if stop.wait(max(0.0, min(left_s, slice_s))):
+            return True
+        if left_s <= slice_s:
+            return False
+
+
+def _step(worker: Worker, once: bool, alive: Alive, last_wait_s: float) -> float:
     """Return how long to wait before the next step; less than 0 when there will be none."""
     try:
-        if ingest_one(worker, alive):
+        has_worked = ingest_one(worker, alive)
+        record.record_database(up=True)
+        alive(database_up=True)
+        if has_worked:
             return 0.0
         if once and _is_drained(worker.engine):
             return -1.0
     except Exception as error:
         record.record_loop_error("ingest")
         if is_outage(error):
+            record.record_database(up=False)
+            alive(database_up=False)
             wait_s = min(_MAX_OUTAGE_WAIT_S, max(_FIRST_OUTAGE_WAIT_S, 2 * last_wait_s))
             log.warning("the database is away; next try in %.0f s", wait_s, extra={"event": "database_away"})
             return wait_s
@@ -122,7 +152,7 @@ def _step(worker: Worker, once: bool, alive: Callable[[], None], last_wait_s: fl
     return worker.settings.poll_interval_s
 
 
-def _handle(worker: Worker, claim: Claim, alive: Callable[[], None]) -> None:
+def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
     """Handle one repository; whatever happens, its row says how it ended."""
     task = worker.progress.task(f"ingest {claim.name}") if worker.progress else None
 

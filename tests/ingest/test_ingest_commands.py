@@ -1,6 +1,7 @@
 """`codelupe ingest` as a person uses it."""
 
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -125,6 +126,32 @@ def test_it_serves_its_health_and_metrics(
             assert b"codelupe_ingest_files_total" in answer.read()
         with urllib.request.urlopen(url + "status") as answer:
             assert json.load(answer)["ingest"]["queue"]["queued"] == 0
+
+
+def test_an_outage_degrades_it_and_is_no_reason_to_restart_it(
+    settings: Settings, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answers come from what the worker's loop has seen: no statement is sent for them."""
+    caplog.set_level("INFO")
+    statements: list[str] = []
+    sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    with serve_ingest(settings, engine) as alive:
+        url = next(str(vars(record)["url"]) for record in caplog.records if "url" in vars(record))
+        with urllib.request.urlopen(url + "status") as answer:
+            before = json.load(answer)
+        statements.clear()
+        alive(database_up=False)
+        with urllib.request.urlopen(url + "health") as answer:
+            body = json.load(answer)
+            assert (answer.status, body["status"], body["reasons"]) == (200, "degraded", ["database_away"])
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            urllib.request.urlopen(url + "ready")
+        with urllib.request.urlopen(url + "status") as answer:
+            assert json.load(answer) == before
+        alive(database_up=True)
+        with urllib.request.urlopen(url + "ready") as answer:
+            assert json.load(answer) == {"ready": True, "reasons": []}
+    assert statements == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from ingest.commands import queue_source
 from ingest.scratch import repos_folder, sweep_scratch
 from ingest.sources import normalise_source
-from ingest.worker import Worker, ingest_one, work
+from ingest.worker import Worker, ingest_one, wait_alive, work
+from schema.database import create_engine
 from tests.ingest.helpers import SETTINGS, make_code
 
 Fetch = Callable[..., list[tuple[object, ...]]]
@@ -154,7 +155,7 @@ def test_a_child_that_breaks_its_processor_limit_costs_a_try(
 def test_a_worker_that_lost_its_claim_saves_nothing(
     queued: Path, engine: sa.Engine, fetch: Fetch, tmp_path: Path
 ) -> None:
-    def overtake(once: list[bool] = []) -> None:  # noqa: B006 - remembers that it has happened
+    def overtake(*, database_up: bool | None = None, once: list[bool] = []) -> None:  # noqa: B006 - remembers that it has happened
         if fetch(_STATE)[0][0] == "working" and not once:
             once.append(True)
             expire_leases(engine)
@@ -183,7 +184,7 @@ def test_an_outage_is_waited_for(queued: Path, engine: sa.Engine, fetch: Fetch, 
     """The database cuts the worker off at its first look at the queue."""
     calls: list[int] = []
 
-    def cut_off() -> None:
+    def cut_off(*, database_up: bool | None = None) -> None:
         calls.append(1)
         if len(calls) == 1:
             with engine.begin() as conn:
@@ -193,6 +194,32 @@ def test_an_outage_is_waited_for(queued: Path, engine: sa.Engine, fetch: Fetch, 
 
     work(engine, SETTINGS, home=tmp_path / "home", stop=threading.Event(), once=True, alive=cut_off)
     assert fetch(_STATE) == [("done", None, None)]
+
+
+def test_a_long_wait_gives_signs_of_life() -> None:
+    signs: list[float] = []
+
+    def alive(*, database_up: bool | None = None) -> None:
+        signs.append(time.monotonic())
+
+    assert not wait_alive(threading.Event(), 0.2, alive, slice_s=0.02)
+    assert len(signs) > 3
+    assert signs[-1] - signs[0] >= 0.1
+
+
+def test_an_outage_is_told_by_the_loop_and_lived_through(tmp_path: Path) -> None:
+    """Nothing listens on port 9."""
+    nowhere = create_engine("postgresql+psycopg://alice@127.0.0.1:9/nothing", application_name="tests")
+    worker, told = make_worker(nowhere, tmp_path), []
+
+    def alive(*, database_up: bool | None = None) -> None:
+        told.append(database_up)
+        if database_up is not None:
+            worker.stop.set()
+
+    work(nowhere, worker.settings, home=worker.home, stop=worker.stop, alive=alive)
+    assert told[-2:] == [False, None]
+    nowhere.dispose()
 
 
 def processes_in(folder: Path) -> dict[int, str]:
