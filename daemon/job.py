@@ -104,7 +104,7 @@ class EvaluationResult(_Document):
 class Failure(_Document):
     """error.json: why the child gave up."""
 
-    reason: Literal["nan", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
+    reason: Literal["nan", "loss_spike", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
     message: str
     data_caused: bool
     traceback: str = ""

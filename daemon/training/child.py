@@ -12,7 +12,7 @@ from typing import Any, Literal
 from daemon.files import write_json
 from daemon.job import FAILED, Event, Failure
 
-Reason = Literal["nan", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
+Reason = Literal["nan", "loss_spike", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
 
 
 class Stopped(Exception):

@@ -27,6 +27,8 @@ from daemon.training.model import head, hidden_at_targets
 
 WEIGHTS, BEST, PROGRESS = "weights.safetensors", "best.safetensors", "progress.json"
 FLOOR = 0.1  # the learning rate falls to this share of its peak
+SMOOTHED, FIRST = 10, 3  # the mean loss of the last steps is compared with that of the first ones
+SPIKE_FACTOR, SPIKE_NATS = 2.0, 2.0  # a spike is above both: so many times that, and so much more
 
 
 class OutOfMemory(Exception):
@@ -66,6 +68,10 @@ class Progress(BaseModel):
     completion_tokens: int = 0
     seconds: float = 0.0
     loss: float | None = None
+    last_losses: list[float] = []
+    """Training loss of the last steps, at most SMOOTHED."""
+    first_loss: float | None = None
+    """Mean training loss of the first FIRST steps."""
     num_evals: int = 0
     last_eval_step: int | None = None
     best_loss: float | None = None
@@ -109,7 +115,7 @@ class PackedTrainer(Trainer):
         Raises:
             Stopped: the parent asked; a checkpoint of the last whole step is on disk.
             OutOfMemory: a smaller micro-batch can go on from the last checkpoint.
-            Failed: the loss is not a number.
+            Failed: the loss is not a number, or has run away.
         """
         checkpoint = find_checkpoint(self.folder)
         if checkpoint is not None:
@@ -157,7 +163,7 @@ class PackedTrainer(Trainer):
         return sum(len(batch["targets"]) for batch in batch_samples)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Tell the parent about one step; stop where its loss or gradient is not a number."""
+        """Tell the parent about one step; stop where its loss or gradient is not a number, or the loss has run away."""
         if "loss" not in logs:
             return
         step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
@@ -181,6 +187,25 @@ class PackedTrainer(Trainer):
             eta_s=round(remaining / speed, 1),
         )
         self.step_tokens = self.step_targets = 0
+        self._check_spike(step, loss)
+
+    def _check_spike(self, step: int, loss: float) -> None:
+        """Stop where the last losses are far above the first ones; a single bad step is none, nor is the warm-up."""
+        progress = self.progress
+        progress.last_losses = [*progress.last_losses, loss][-SMOOTHED:]
+        smoothed = sum(progress.last_losses) / len(progress.last_losses)
+        if progress.first_loss is None:
+            progress.first_loss = smoothed if step == FIRST else None
+            return
+        is_measured = len(progress.last_losses) == SMOOTHED and step > self.plan.warmup_steps
+        if is_measured and is_spike(smoothed, progress.first_loss):
+            raise Failed(
+                "loss_spike",
+                f"step {step}: the last {SMOOTHED} steps have a mean loss of {smoothed:.2f}, the first {FIRST} had "
+                f"{progress.first_loss:.2f}: set a smaller CODELUPE_LEARNING_RATE (this run's peak is "
+                f"{self.plan.learning_rate:g}), or look at what this run was given",
+                data_caused=True,
+            )
 
     def _measure_speed(self) -> float:
         """Return the tokens per second of the last steps."""
@@ -309,6 +334,14 @@ def rate_share(step: int, *, num_steps: int, warmup_steps: int) -> float:
         return (step + 1) / (warmup_steps + 1)
     done = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def is_spike(loss: float, first: float) -> bool:
+    """Whether a smoothed loss is so far above that of the first steps that the run is lost.
+
+    Not above the best one: a base from scratch begins so high that its validation loss shows anything less, sooner.
+    """
+    return loss > max(SPIKE_FACTOR * first, first + SPIKE_NATS)
 
 
 def raise_if_out_of_memory(error: Exception) -> NoReturn:

@@ -14,7 +14,7 @@ from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training.child import Failed, Stopped
 from daemon.training.train import halve, train
-from daemon.training.trainer import rate_share
+from daemon.training.trainer import is_spike, rate_share
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -186,6 +186,44 @@ def test_too_little_memory_for_one_sequence_fails_the_run(
     with pytest.raises(Failed, match="not even one sequence") as caught:
         train(job, job_dir, recorder())
     assert caught.value.failure.reason == "out_of_memory"
+
+
+def test_a_loss_that_runs_away_ends_the_run_and_keeps_the_incumbent(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    real = trainer_module.sum_losses
+
+    def run_away(*tensors: torch.Tensor) -> torch.Tensor:
+        return real(*tensors) * (3.0 if told and told[-1]["step"] >= 12 else 1.0)
+
+    def keep(event: dict[str, Any]) -> bool:
+        told.extend([event] if event["event"] == "step" else [])
+        return at_step(16)(event)
+
+    monkeypatch.setattr(trainer_module, "sum_losses", run_away)
+    job, job_dir = make_job(40, epochs=2)
+    with pytest.raises(Stopped):
+        train(job, job_dir, recorder(keep))  # what was seen of the spike before a stop counts after it
+    with pytest.raises(Failed, match="CODELUPE_LEARNING_RATE") as caught:
+        train(job, job_dir, recorder(keep))
+    failure = caught.value.failure
+    assert failure.reason == "loss_spike"
+    assert failure.data_caused
+    assert not (job_dir / "result.json").exists()
+    assert not (job_dir / "adapter").exists()
+    losses = [event["loss"] for event in told]
+    assert [event["step"] for event in told] == list(range(1, len(told) + 1))
+    assert is_spike(sum(losses[-10:]) / 10, sum(losses[:3]) / 3)
+    assert not is_spike(sum(losses[-11:-1]) / 10, sum(losses[:3]) / 3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "spike"),
+    [(3.1, 1.0, True), (2.9, 1.0, False), (8.1, 4.0, True), (7.9, 4.0, False), (0.2, 1.0, False), (9.0, 9.0, False)],
+)
+def test_a_spike_is_twice_the_first_loss_and_two_nats_more(loss: float, first: float, spike: bool) -> None:
+    assert is_spike(loss, first) is spike
 
 
 def train_from_broken_weights(make_job: MakeJob, child: Any, *, validated: bool) -> Failure:
