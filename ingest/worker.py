@@ -25,6 +25,7 @@ from schema.repositories import (
     StaleLease,
     claim_repository,
     fetch_queue_counts,
+    give_back_repository,
     is_drained,
     refuse_repository,
     retry_repository,
@@ -98,13 +99,17 @@ def work(
 
 
 def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
-    """Claim the next repository and handle it; return whether there was one."""
+    """Claim the next repository and handle it, or bury it; return whether there was one."""
     with worker.engine.begin() as conn:
         claim = claim_repository(conn, lease_s=worker.settings.lease_s)
     if claim is None:
         return False
     with log_ids(repository=claim.repository_id, source=claim.source):
-        _handle(worker, claim, alive)
+        if claim.attempts > worker.settings.max_attempts:
+            # Nobody was left to count those attempts: each of them took its worker along.
+            _settle_failure(worker, claim, SourceFailed("worker_died", "taken over too often", is_permanent=False))
+        else:
+            _handle(worker, claim, alive)
     with worker.engine.begin() as conn:
         record.record_queue(fetch_queue_counts(conn))
     return True
@@ -227,7 +232,7 @@ def _give_back(worker: Worker, claim: Claim, reason: str) -> None:
     """Queue the repository again at once; a stop is not its fault, so it does not count towards its death."""
     with worker.engine.begin() as conn:
         set_local_path(conn, claim, None)
-        retry_repository(conn, claim, reason, delay_s=0, max_attempts=claim.attempts + 1)
+        give_back_repository(conn, claim, reason)
     log.info("%s: given back", claim.source, extra={"event": "repository_given_back"})
 
 

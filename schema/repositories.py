@@ -167,6 +167,11 @@ def retry_repository(conn: sa.Connection, claim: Claim, reason: str, *, delay_s:
     return state
 
 
+def give_back_repository(conn: sa.Connection, claim: Claim, reason: str) -> None:
+    """Queue a repository again at once, as if it had not been claimed: the attempt does not count."""
+    _leave(conn, claim, state="queued", reason=reason, attempts=claim.attempts - 1, not_before=sa.func.now())
+
+
 def set_unit_level(conn: sa.Connection, claim: Claim, level: str) -> None:
     """Fix the level of a repository's split units (I6)."""
     _write(conn, claim, unit_level=level)

@@ -18,6 +18,7 @@ from ingest.scratch import repos_folder, sweep_scratch
 from ingest.sources import normalise_source
 from ingest.worker import Worker, ingest_one, wait_alive, work
 from schema.database import create_engine
+from schema.repositories import claim_repository
 from tests.ingest.helpers import SETTINGS, make_code
 
 Fetch = Callable[..., list[tuple[object, ...]]]
@@ -28,6 +29,7 @@ from pathlib import Path
 from ingest.worker import work
 from schema import failpoints
 from schema.database import create_engine
+from schema.repositories import claim_repository
 from tests.ingest.helpers import SETTINGS
 failpoints.arm({"CODELUPE_FAILPOINTS": sys.argv[3]}, "tiny")
 engine = create_engine(sys.argv[1], application_name="killed worker")
@@ -99,7 +101,7 @@ def test_a_stopped_worker_kills_its_child_and_gives_the_claim_back(
     thread.join()
     assert processes_in(tmp_path) == {}
     assert fetch(_STATE) == [("queued", "stopped", None)]
-    assert fetch("SELECT not_before <= now() FROM repositories") == [(True,)]
+    assert fetch("SELECT not_before <= now(), attempts FROM repositories") == [(True, 0)]
     assert list(repos_folder(tmp_path / "home").iterdir()) == []
 
 
@@ -165,6 +167,30 @@ def test_a_worker_that_lost_its_claim_saves_nothing(
     assert ingest_one(make_worker(engine, tmp_path), overtake)
     assert fetch("SELECT count(*) FROM processed_files") == [(0,)]
     assert fetch("SELECT lease_token FROM repositories") == [("another",)]
+
+
+def test_a_repository_that_takes_its_workers_along_is_buried(
+    queued: Path, engine: sa.Engine, fetch: Fetch, tmp_path: Path
+) -> None:
+    for attempt in (1, 2):
+        with engine.begin() as conn:
+            claim = claim_repository(conn, lease_s=60)
+        assert claim is not None
+        assert claim.attempts == attempt
+        expire_leases(engine)
+    assert ingest_one(make_worker(engine, tmp_path, max_attempts=2))
+    assert fetch(_STATE) == [("dead", "worker_died", None)]
+    assert fetch("SELECT count(*) FROM processed_files") == [(0,)]
+
+
+def test_the_last_attempt_of_a_repository_is_made(
+    queued: Path, engine: sa.Engine, fetch: Fetch, tmp_path: Path
+) -> None:
+    with engine.begin() as conn:
+        assert claim_repository(conn, lease_s=60) is not None
+    expire_leases(engine)
+    assert ingest_one(make_worker(engine, tmp_path, max_attempts=2))
+    assert fetch(_STATE) == [("done", None, None)]
 
 
 def test_an_idle_step_says_so(engine: sa.Engine, tmp_path: Path) -> None:
