@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
 from daemon.training.child import Failed
 
 VARLEN = "codelupe_varlen"
+AMPERE = (8, 0)  # the compute capability that both variable-length kernels ask for
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ SDPA = Attention("sdpa", "sdpa", flat=False)
 
 def choose_attention(wanted: str, device: str, compute_dtype: str) -> Attention:
     """Return the best kernel that is there, or the wanted one; raise Failed(device) if that one is not."""
-    fast = device == "cuda" and compute_dtype == "bfloat16"
+    fast = device == "cuda" and compute_dtype == "bfloat16" and torch.cuda.get_device_capability() >= AMPERE
     available = [SDPA]
     if fast and (varlen := find_varlen()) is not None:
         AttentionInterface.register(VARLEN, wrap_varlen(varlen))
