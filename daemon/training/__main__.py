@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import MutableMapping
 from pathlib import Path
 
 from daemon.job import DONE, FAILED, STOPPED, Failure, Job
-from daemon.training.child import Child, Failed, Stopped, open_child, save_failure
+from daemon.training.child import Child, Failed, Stopped, means_out_of_memory, open_child, save_failure
 from schema import failpoints
 
 VERBS = ("pretrain", "train", "evaluate", "complete")
@@ -43,7 +44,7 @@ def run(verb: str, job_dir: Path, child: Child) -> int:
 
 def work(verb: str, job_dir: Path, child: Child) -> None:
     """Do it. Libraries are imported here: they take seconds, and the pipe is obeyed meanwhile."""
-    set_environment()
+    set_environment(os.environ)
     # The parent hands the variable on only where its own profile let it be armed.
     failpoints.arm(os.environ, "tiny")
     child.phase("import")
@@ -62,19 +63,23 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
         act(job, job_dir, child)
 
 
-def set_environment() -> None:
-    """Keep libraries from talking to anybody about what they do."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+def set_environment(environment: MutableMapping[str, str]) -> None:
+    """Keep libraries from talking to anybody about what they do, and torch from seeing a second GPU.
+
+    A run is made for one: with two in sight Trainer would double the batch, and split each over both.
+    """
+    environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environment.setdefault("DO_NOT_TRACK", "1")
+    environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
 
 
 def classify(error: Exception) -> Failure:
     """Say what kind of failure an unexpected error is."""
     text = f"{type(error).__name__}: {error}"
     reason = "exception"
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+    if means_out_of_memory(error):
         reason = "out_of_memory"
     elif isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
         reason = "disk"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from bitsandbytes.optim.optimizer import GlobalOptimManager
 from tokenizers import Tokenizer
 
 from daemon.config import TrainingSettings
@@ -35,6 +36,8 @@ def train(job: Job, job_dir: Path, child: Child) -> None:
             if micro_batch == 1:
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
             micro_batch = halve(micro_batch, job.settings.micro_batch * job.settings.accumulation)
+        # Each optimizer enters the embedding in this one register, which would keep the old model alive.
+        GlobalOptimManager.get_instance().initialize()  # type: ignore[no-untyped-call]
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()

@@ -5,6 +5,7 @@
 import math
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
-from daemon.training.child import Child, Failed, Stopped
+from daemon.training.child import Child, Failed, Stopped, means_out_of_memory
 from daemon.training.data import PackedRows, collate
 from daemon.training.lora import State, restore_state, trainable_state
 from daemon.training.loss import sum_losses, token_losses
@@ -128,9 +129,9 @@ class PackedTrainer(Trainer):
             self._trained.zero_grad()
             self._save_checkpoint(self._trained)
             raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
             # Outside of a micro-batch, maybe with a step half done: the last checkpoint counts.
-            raise OutOfMemory(str(error)) from error
+            raise_if_out_of_memory(error)
         self._keep_time()
         if self.best is not None:
             restore_state(self._trained, self.best)
@@ -146,7 +147,7 @@ class PackedTrainer(Trainer):
         self.child.check_stop()
         try:
             loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        except (MemoryError, RuntimeError) as error:
             raise_if_out_of_memory(error)
         self.step_tokens += inputs["num_tokens"]
         self.step_targets += len(inputs["targets"])
@@ -209,11 +210,8 @@ class PackedTrainer(Trainer):
 
     def _measure_speed(self) -> float:
         """Return the tokens per second of the last steps."""
-        now = time.monotonic()
-        since = self.recent[0][0] if self.recent else self.started_at
-        self.recent.append((now, self.step_tokens))
-        tokens = sum(tokens for _, tokens in self.recent) - (self.recent[0][1] if len(self.recent) > 1 else 0)
-        return max(1, tokens) / max(1e-6, now - since)
+        self.recent.append((time.monotonic(), self.step_tokens))
+        return tokens_per_second(self.recent, self.started_at)
 
     # Evaluation and early stopping
 
@@ -336,6 +334,17 @@ def rate_share(step: int, *, num_steps: int, warmup_steps: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def tokens_per_second(steps: Sequence[tuple[float, int]], started_at: float) -> float:
+    """Return the rate since the end of the first of these steps (its own time is not known), or of the only one.
+
+    Args:
+        steps: when each ended, and its tokens.
+        started_at: when the run did.
+    """
+    (since, left_out), now = steps[0] if len(steps) > 1 else (started_at, 0), steps[-1][0]
+    return max(1, sum(tokens for _, tokens in steps) - left_out) / max(1e-6, now - since)
+
+
 def is_spike(loss: float, first: float) -> bool:
     """Whether a smoothed loss is so far above that of the first steps that the run is lost.
 
@@ -346,13 +355,13 @@ def is_spike(loss: float, first: float) -> bool:
 
 def raise_if_out_of_memory(error: Exception) -> NoReturn:
     """Raise OutOfMemory for an error that means it, and the error itself otherwise."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error):
+    if means_out_of_memory(error):
         raise OutOfMemory(str(error)) from error
     raise error
 
 
 def _arguments(plan: Plan, folder: Path) -> TrainingArguments:
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         use_cpu=plan.device == "cpu",
         num_train_epochs=1,
@@ -375,3 +384,6 @@ def _arguments(plan: Plan, folder: Path) -> TrainingArguments:
         dataloader_pin_memory=plan.device != "cpu",
         dataloader_num_workers=0,
     )
+    if args.device.type == "cuda":  # to ask for the device is what makes it count the GPUs in sight
+        args._n_gpu = 1  # noqa: SLF001 - no argument sets it
+    return args

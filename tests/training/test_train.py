@@ -2,19 +2,22 @@
 
 import json
 import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.optim.optimizer import GlobalOptimManager
 from safetensors.torch import load_file, save_file
 
 from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
-from daemon.training.child import Failed, Stopped
+from daemon.training.__main__ import classify, set_environment
+from daemon.training.child import Failed, Stopped, means_out_of_memory
 from daemon.training.train import halve, train
-from daemon.training.trainer import is_spike, rate_share
+from daemon.training.trainer import OutOfMemory, is_spike, raise_if_out_of_memory, rate_share, tokens_per_second
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -171,8 +174,62 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(
     child = recorder()
     train(job, job_dir, child)
     told = [event["message"] for event in child.of("note") if event["note"] == "out_of_memory"]
+    assert len(GlobalOptimManager.get_instance().module_weight_config_triple) == 1  # of the last model alone
     assert [message.split()[3] for message in told] == ["2", "1"]
     assert result_of(job_dir).final_loss == pytest.approx(result_of(whole_dir).final_loss, rel=1e-3)
+
+
+def test_out_of_memory_in_an_evaluation_halves_the_micro_batch_too(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer_module.hidden_at_targets
+
+    def scarce(model: Any, batch: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
+        if not torch.is_grad_enabled() and len(batch["input_ids"]) > 2:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
+        return real(model, batch, dtype)
+
+    monkeypatch.setattr(trainer_module, "hidden_at_targets", scarce)
+    job, job_dir = make_job(24, eval_share=0.5)
+    child = recorder()
+    train(job, job_dir, child)
+    assert [event["message"].split()[3] for event in child.of("note")] == ["2"]
+    assert result_of(job_dir).steps == result_of(job_dir).steps_planned
+
+
+@pytest.mark.parametrize(
+    ("error", "meant"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("CUDA error: out of memory"), False),
+    ],
+)
+def test_out_of_memory_is_known_by_its_words(error: Exception, meant: bool) -> None:
+    assert means_out_of_memory(error) is meant
+    assert (classify(error).reason == "out_of_memory") is meant
+    with pytest.raises(OutOfMemory if meant else type(error)):
+        raise_if_out_of_memory(error)
+
+
+def test_the_rate_of_equal_steps_is_the_same_at_every_step() -> None:
+    recent: deque[tuple[float, int]] = deque(maxlen=20)
+    for step in range(1, 31):
+        recent.append((100.0 + step / 2, 50))
+        assert tokens_per_second(recent, 100.0) == pytest.approx(100.0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(None, "0"), ("", ""), ("1", "1"), ("2,0", "2"), ("GPU-1f3a, GPU-77c0", "GPU-1f3a")]
+)
+def test_one_gpu_is_in_sight(before: str | None, after: str) -> None:
+    environment = {} if before is None else {"CUDA_VISIBLE_DEVICES": before}
+    set_environment(environment)
+    assert environment["CUDA_VISIBLE_DEVICES"] == after
 
 
 def test_too_little_memory_for_one_sequence_fails_the_run(
