@@ -70,12 +70,16 @@ class Folder:
     def _walk_folder(self, path: bytes, shown: str, name: bytes, depth: int) -> Iterator[Entry]:
         if name in _SKIPPED:
             return
-        if name.decode("ascii", "replace").lower() in VENDORED_PARTS:
+        if name.decode("ascii", "replace").lower() in VENDORED_PARTS or self._is_environment(path):
             yield Entry(shown + "/", 0, reason="vendored")
         elif depth >= _MAX_DEPTH:
             yield Entry(shown + "/", 0, reason="nesting")
         else:
             yield from self._walk(path, depth + 1)
+
+    def _is_environment(self, path: bytes) -> bool:
+        """Say whether a folder is a virtual environment of Python's: its name may be anything."""
+        return os.path.lexists(os.path.join(self._root, path, b"pyvenv.cfg"))  # noqa: PTH118 - bytes
 
 
 def _judge_item(item: os.DirEntry[bytes], shown: str, *, is_text: bool) -> Entry:

@@ -13,12 +13,12 @@ def _words(text: str) -> frozenset[str]:
 
 VENDORED_PARTS = _words(
     "node_modules bower_components jspm_packages vendor vendors vendored _vendor third_party thirdparty third-party"
-    " 3rdparty 3rd_party external_libs site-packages dist-packages dist godeps _bundled .venv venv virtualenv .tox .nox"
+    " 3rdparty 3rd_party external_libs site-packages dist-packages dist godeps _bundled .venv .tox .nox"
     " .eggs .yarn .pnpm-store pods carthage .pub-cache .dart_tool __pycache__ .git .hg .svn"
 )
 FIXTURE_PARTS = _words(
     "fixtures fixture __fixtures__ testdata test-data test_data testcases test-fixtures test_fixtures __snapshots__"
-    " snapshots __mocks__ golden goldens corpus cassettes"
+    " snapshots __mocks__ goldens cassettes"
 )
 TEST_PARTS = _words(
     "test tests testing __tests__ spec specs e2e idle_test integration_test integration-tests integration_tests"
@@ -35,7 +35,7 @@ _CONFIGURATION_NAME = re.compile(
 _GENERATED_NAME = re.compile(
     r"[^/]*(?:_pb2(?:_grpc)?\.pyi?|\.pb(?:\.gw|json|enum|server|grpc)?\.(?:go|dart|ts|js)|_grpc\.pb\.go|_pb\.(?:js|ts|d\.ts)"
     r"|\.g\.dart|\.freezed\.dart|\.gr\.dart|\.mocks\.dart|\.config\.dart|zz_generated[^/]*\.go|[^/]*_generated\.(?:go|rs|py|ts|js)"
-    r"|\.generated\.[cm]?[jt]sx?|_string\.go|bindata\.go|parser\.out\.py)"
+    r"|\.generated\.[cm]?[jt]sx?|bindata\.go|parser\.out\.py)"
 )
 _MINIFIED_NAME = re.compile(r"[^/]*[.-](?:min|bundle|pack|prod)\.[cm]?js")
 

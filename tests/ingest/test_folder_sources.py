@@ -83,6 +83,19 @@ def test_a_path_that_is_no_utf8_costs_its_file_alone(
     assert fetch(_REFUSED) == [("b\\xff.py", "path_encoding")]
 
 
+def test_a_virtual_environment_is_known_by_its_configuration(
+    make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    ingest(
+        make_folder(
+            "tool",
+            {"env/pyvenv.cfg": "home = /usr\n", "env/bin/a.py": make_code("a"), "venv/__init__.py": make_code("b")},
+        )
+    )
+    assert fetch(_FILES) == [("venv/__init__.py", None)]
+    assert fetch(_REFUSED) == [("env/", "vendored")]
+
+
 def test_a_second_visit_adds_nothing_and_a_change_adds_itself(
     make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
 ) -> None:
