@@ -1,16 +1,55 @@
 """What the child that handles a repository says to the worker: one JSON document per line, checked when it is read.
 
 The child has parsed hostile content, so its word is checked for form here and trusted for nothing that matters: units,
-splits and content hashes are the worker's own.
+splits and content hashes are the worker's own. Its words become labels of metrics, so those that are not in these lists
+are read as `other`.
 """
 
-from typing import Annotated, Any, Literal
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from sourcecode.filters import REASONS
+
+OTHER: Final = "other"
+# Why a file is refused: what its content and path say, and what kind of entry it is.
+FILE_REASONS: Final = frozenset(
+    (*REASONS, "symlink", "gitlink", "special", "path_encoding", "unreadable", "exception", OTHER)
+)
+# Why a visit fails, as far as the child says it.
+FAILURES: Final = frozenset(
+    (
+        *("linked_git", "unreadable", "not_found", "no_access", "protocol", "corrupt", "clone_too_large"),
+        *("clone_failed", "empty", "too_many_files", "out_of_memory", "exception", OTHER),
+    )
+)
+STAGES: Final = frozenset(("clone", "list", "licence", "read", "judge", "report", OTHER))
+
+
+def _only(known: frozenset[str]) -> AfterValidator:
+    return AfterValidator(lambda word: word if word in known else OTHER)
+
+
+def _count_only(known: frozenset[str]) -> AfterValidator:
+    """Return what adds the figures of unknown words up under one."""
+
+    def fold(figures: Mapping[str, float]) -> dict[str, float]:
+        sums: Counter[str] = Counter()
+        for word, figure in figures.items():
+            sums[word if word in known else OTHER] += figure  # type: ignore[assignment]  # seconds are counted too
+        return dict(sums)
+
+    return AfterValidator(fold)
+
 
 _Path = Annotated[str, Field(min_length=1, max_length=16_384)]
 _Oid = Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")]
 _Word = Annotated[str, Field(pattern=r"^[a-z][a-z_]{1,40}$")]
+_Level = Annotated[str, Field(pattern=r"^(repository|top|directory|file)$")]
+_Number = Annotated[int, Field(ge=0, le=2**53)]
+_Seconds = Annotated[float, Field(ge=0, le=1e7)]
 _Text = Annotated[str, Field(max_length=500)]
 _Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
 
@@ -40,9 +79,19 @@ class Listed(Message):
 
     event: Literal["listed"] = "listed"
     head: _Commit
-    num_entries: int
-    num_candidates: int
-    num_units: dict[_Word, int]
+    num_entries: _Number
+    num_candidates: _Number
+    num_units: dict[_Level, _Number]
+
+    @model_validator(mode="after")
+    def _check_units(self) -> Self:
+        """The level of the split units is decided by these: no more units than files, each file alone at the last."""
+        files = self.num_units.get("file", 0)
+        if self.num_candidates > self.num_entries or files > self.num_candidates:
+            raise ValueError("more files than entries")
+        if self.num_units.get("repository", 0) > 1 or max(self.num_units.values(), default=0) > files:
+            raise ValueError("more units than files")
+        return self
 
 
 class Accepted(Message):
@@ -51,7 +100,7 @@ class Accepted(Message):
     event: Literal["accepted"] = "accepted"
     path: _Path
     oid: _Oid
-    num_bytes: int
+    num_bytes: _Number
     language: _Word
     text: str
     score: Annotated[float, Field(ge=0, le=100)]
@@ -66,8 +115,8 @@ class Refused(Message):
     event: Literal["refused"] = "refused"
     path: _Path
     oid: _Oid
-    num_bytes: int
-    reason: _Word
+    num_bytes: _Number
+    reason: Annotated[_Word, _only(FILE_REASONS)]
     detail: _Text | None
 
 
@@ -78,18 +127,18 @@ class Ended(Message):
     head: _Commit
     licence: _Text | None
     licence_evidence: _Text
-    refusals: dict[_Word, int]
-    num_unchanged: int
-    num_bytes: int
+    refusals: Annotated[dict[_Word, _Number], _count_only(FILE_REASONS)]
+    num_unchanged: _Number
+    num_bytes: _Number
     vanished: list[_Path]
-    stages: dict[_Word, float]
+    stages: Annotated[dict[_Word, _Seconds], _count_only(STAGES)]
 
 
 class Failed(Message):
     """The visit came to nothing; a permanent failure would end the same way again."""
 
     event: Literal["failed"] = "failed"
-    reason: _Word
+    reason: Annotated[_Word, _only(FAILURES)]
     detail: _Text
     is_permanent: bool
 
