@@ -10,7 +10,7 @@ from daemon.shapes import Shape
 _NF4_BITS = 4.127
 _ADAPTER_BYTES = 4  # PEFT keeps adapters, and so their gradients, in fp32
 _ADAM_BYTES = 2  # two states of 8 bits
-_LOSS_ROWS = 1024  # rows of logits that the chunked loss has at once
+_LOSS_ROWS = 512  # rows of logits that the chunked loss has at once
 _LOSS_BYTES = 8  # of each of their values: as computed, in fp32, and as gradient
 # While a layer is recomputed, its gradients lie beside its activations.
 _ONE_LAYER_SHARE = 1.4

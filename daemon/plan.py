@@ -123,8 +123,8 @@ def plan(facts: PlanFacts, settings: DaemonSettings) -> Plan:
 
 
 def count_evaluations(steps: int, eval_interval_steps: int) -> int:
-    """Return how many evaluations a run of so many steps makes, the one after its last step included."""
-    return math.ceil(steps / max(1, min(eval_interval_steps, steps // MIN_EVALUATIONS)))
+    """Return how many evaluations a run of so many steps makes, the one before its first step included."""
+    return 1 + math.ceil(steps / max(1, min(eval_interval_steps, steps // MIN_EVALUATIONS)))
 
 
 def _next_rows(facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]) -> tuple[float, float]:

@@ -72,7 +72,9 @@ def test_operations_per_token_agree_with_the_count_by_hand(size, kept, recompute
 def test_memory_of_the_14b_agrees_with_the_count_by_hand(changes, gib):
     settings = SEED_SETTINGS.model_copy(update=changes)
 
-    assert estimate_memory(SHAPES["14B"], settings, "cuda").total / GIB == pytest.approx(gib, rel=0.06)
+    less = 0.6  # the count by hand had 1,024 rows of logits at once; there are 512
+
+    assert estimate_memory(SHAPES["14B"], settings, "cuda").total / GIB == pytest.approx(gib - less, rel=0.06)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -85,17 +87,17 @@ def test_every_profile_fits_its_card_and_can_evaluate(profile):
 
     assert forecast.problems == []
     assert forecast.fits
-    assert forecast.evaluations >= 8
+    assert forecast.evaluations > 8
     assert 0 < forecast.peak_bytes <= usable_bytes(facts.memory_bytes, facts.device)
 
 
 @pytest.mark.parametrize(
     ("steps", "interval", "evaluations"),
-    [(1, 100, 1), (7, 100, 7), (8, 100, 8), (13, 100, 13), (59, 100, 9), (800, 100, 8), (6250, 100, 63), (100, 5, 20)],
+    [(1, 100, 2), (7, 100, 8), (8, 100, 9), (13, 100, 14), (59, 100, 10), (800, 100, 9), (6250, 100, 64), (100, 5, 21)],
 )
 def test_evaluations_are_those_that_will_happen(steps, interval, evaluations):
     interval_used = max(1, min(interval, steps // 8))
-    happening = len({step for step in range(1, steps + 1) if step % interval_used == 0 or step == steps})
+    happening = len({step for step in range(steps + 1) if step % interval_used == 0 or step == steps})
 
     assert count_evaluations(steps, interval) == happening == evaluations
 
@@ -183,7 +185,7 @@ def test_a_run_too_short_for_eight_evaluations_says_how_many_rows_it_takes():
     short = plan(facts_for(settings), settings)
     enough = settings.model_copy(update={"threshold_rows": 300})
 
-    assert short.steps == short.evaluations == 3
+    assert (short.steps, short.evaluations) == (3, 4)
     assert "CODELUPE_THRESHOLD_ROWS" in short.problems[0]
     assert plan(facts_for(enough), enough).problems == []
 
