@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import stat
 import threading
 import time
 from collections import Counter
@@ -119,7 +120,9 @@ def fetch_status(conn: sa.Connection, *, limit: int = _NUM_SHOWN) -> dict[str, A
 @click.pass_obj
 def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> None:
     """Say how FILE would be judged, and why: the same code as the worker's."""
-    report = judge_file(path or file.name, file.read_bytes(), settings.ingest.limits).to_json()
+    is_executable = bool(file.stat().st_mode & stat.S_IXUSR)
+    judgement = judge_file(path or file.name, file.read_bytes(), settings.ingest.limits, is_executable=is_executable)
+    report = judgement.to_json()
     click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
 
 

@@ -44,9 +44,9 @@ class Judgement:
         }
 
 
-def judge_file(path: str, data: bytes, limits: Limits, *, licence: str | None = None) -> Judgement:
-    """Judge a file by its path in its repository and its bytes; its own licence goes before the repository's."""
-    verdict = judge(path, data, limits)
+def judge_file(path: str, data: bytes, limits: Limits, *, is_executable: bool, licence: str | None = None) -> Judgement:
+    """Judge a file by its path in its repository, its bytes and mode; its own licence goes before the repository's."""
+    verdict = judge(path, data, limits, is_executable=is_executable)
     if verdict.text is None or verdict.tree is None or verdict.language is None:
         return Judgement(
             path=path,

@@ -53,12 +53,13 @@ class Visit:
 
     def _gate(self, entry: Entry) -> bool:
         """Refuse what need not be read: by kind, path and size."""
-        refusal = (entry.reason, None) if entry.reason else judge_path(entry.path, self._limits)
-        if refusal is None and "." not in entry.path.rpartition("/")[2] and not entry.is_executable:
-            refusal = ("language", "no extension")
+        if entry.reason:
+            self._refuse(entry, entry.oid, entry.reason, None)
+            return False
+        refusal = judge_path(entry.path, self._limits, is_executable=entry.is_executable)
         refusal = refusal or judge_size(entry.num_bytes, self._limits)
         if refusal:
-            self._refuse(entry, entry.oid, refusal[0] or "", refusal[1])
+            self._refuse(entry, entry.oid, *refusal)
         return refusal is None
 
     def _look_at(self, entry: Entry) -> None:
@@ -77,7 +78,9 @@ class Visit:
         self._num_bytes += len(data)
         try:
             with self._stage("judge"):
-                judgement = judge_file(entry.path, data, self._limits, licence=self._licence)
+                judgement = judge_file(
+                    entry.path, data, self._limits, is_executable=entry.is_executable, licence=self._licence
+                )
         except Exception:  # noqa: BLE001 - the edge of the file loop: one bad file must not cost its repository
             traceback.print_exc()
             self._refuse(entry, oid, "exception", "the judge failed; the log has the place")

@@ -50,13 +50,14 @@ class Verdict:
     tree: Tree | None = None
 
 
-def judge(path: str, data: bytes, limits: Limits) -> Verdict:
-    """Judge a file by its path (parts separated by `/`) and its bytes.
+def judge(path: str, data: bytes, limits: Limits, *, is_executable: bool = True) -> Verdict:
+    """Judge a file by its path (parts separated by `/`), its bytes and, where it has no extension, its mode.
 
     The text of an accepted file is its UTF-8 without a byte order mark, its lines ended by newlines alone.
     """
     language = detect_language(path, data)
-    refusal = judge_path(path, limits) or _judge_language(language, limits) or judge_size(len(data), limits)
+    refusal = judge_path(path, limits, is_executable=is_executable) or _judge_language(language, limits)
+    refusal = refusal or judge_size(len(data), limits)
     refusal = refusal or (("binary", "contains NUL") if b"\0" in data else None)
     if refusal:
         return _refuse(refusal, language)

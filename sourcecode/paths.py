@@ -40,10 +40,10 @@ _GENERATED_NAME = re.compile(
 _MINIFIED_NAME = re.compile(r"[^/]*[.-](?:min|bundle|pack|prod)\.[cm]?js")
 
 
-def judge_path(path: str, limits: Limits) -> tuple[str, str] | None:
+def judge_path(path: str, limits: Limits, *, is_executable: bool = True) -> tuple[str, str] | None:
     """Return (reason, detail) against a file by its path, or None; `/` separates the parts, letter case is ignored.
 
-    A path without an extension passes: its first line may name an interpreter.
+    A path without an extension passes if the file is executable: its first line may name an interpreter.
     """
     parts = PurePosixPath(path.lower()).parts
     name = parts[-1] if parts else ""
@@ -63,4 +63,6 @@ def judge_path(path: str, limits: Limits) -> tuple[str, str] | None:
         return "generated", f"name {name}"
     if _MINIFIED_NAME.fullmatch(name):
         return "minified", f"name {name}"
+    if "." not in name and not is_executable:
+        return "language", "no extension, and not executable"
     return None

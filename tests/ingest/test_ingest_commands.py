@@ -89,7 +89,7 @@ def test_it_explains_a_file_by_the_code_of_the_worker(
 ) -> None:
     file = make_folder("tool", {"a.py": "# SPDX-License-Identifier: MIT\n" + make_code("a")}) / "a.py"
     report = json.loads(run("explain", str(file), "--json").stdout)
-    assert report == judge_file("a.py", file.read_bytes(), settings.ingest.limits).to_json()
+    assert report == judge_file("a.py", file.read_bytes(), settings.ingest.limits, is_executable=False).to_json()
     assert (report["language"], report["accepted"], report["reason"], report["licence"]) == (
         "python",
         True,
@@ -106,6 +106,20 @@ def test_it_explains_a_file_by_the_code_of_the_worker(
     shown = run("explain", str(file)).stdout
     assert f"accepted, score {report['score']:.1f} of 100" in shown
     assert all(name in shown for name in report["components"])
+
+
+@pytest.mark.parametrize(("mode", "accepted"), [(0o755, True), (0o644, False)])
+def test_it_explains_a_script_without_extension_as_the_worker_judges_it(
+    mode: int, accepted: bool, run: Callable[..., Result], make_folder: Callable[..., Path], engine: sa.Engine
+) -> None:
+    file = make_folder("tool", {"run": "#!/usr/bin/env python3\n" + make_code("run")}) / "run"
+    file.chmod(mode)
+    report = json.loads(run("explain", str(file), "--json").stdout)
+    assert report["accepted"] is accepted
+    run("add", str(file.parent))
+    run("work", "--drain")
+    with engine.begin() as conn:
+        assert conn.execute(sa.text("SELECT count(*) FROM processed_files")).scalar_one() == accepted
 
 
 def test_it_explains_a_refusal_in_words(run: Callable[..., Result], make_folder: Callable[..., Path]) -> None:
