@@ -40,15 +40,16 @@ def build_all(
     *,
     seed: int | None,
     on_progress: Callable[[int], None] | None = None,
+    on_drop: Callable[[str], None] | None = None,
 ) -> Iterator[Sample]:
     """Yield the samples of many items, encoded in batches.
 
     The seed is that of the choice between the kinds and of the holes; None builds evaluation samples. `on_progress` is
-    called with the number of items done.
+    called with the number of items done; `on_drop` with the reason, for every piece that gives no sample.
     """
     frames, pending, num_done = Frames(tokenizer), iter(items), 0
     while batch := list(islice(pending, _BATCH)):
-        yield from _build_batch(batch, frames, settings, seed)
+        yield from _build_batch(batch, frames, settings, seed, on_drop or _ignore)
         num_done += len(batch)
         if on_progress is not None:
             on_progress(num_done)
@@ -67,27 +68,41 @@ def plain_samples(item: Item, tokenizer: Tokenizer, settings: SampleSettings) ->
     ]
 
 
-def _build_batch(items: Sequence[Item], frames: Frames, settings: SampleSettings, seed: int | None) -> Iterator[Sample]:
+def _build_batch(
+    items: Sequence[Item], frames: Frames, settings: SampleSettings, seed: int | None, on_drop: Callable[[str], None]
+) -> Iterator[Sample]:
     encodings = frames.tokenizer.encode_batch([item.content for item in items], add_special_tokens=False)
     drafts = [
         draft
         for item, encoding in zip(items, encodings, strict=True)
-        for draft in _draft_item(item, encoding.offsets, frames, settings, seed)
+        for draft in _draft_item(item, encoding.offsets, frames, settings, seed, on_drop)
     ]
     texts = [text for draft in drafts for text in draft.texts(frames)]
     parts = iter(encode_texts(frames.tokenizer, texts))
     for draft in drafts:
         sample = finish(draft, (next(parts), next(parts), next(parts)), frames, settings.sequence_tokens)
-        if sample is not None:
+        if sample is None:
+            on_drop("too long for the frame")
+        else:
             yield sample
 
 
+def _ignore(_reason: str) -> None:
+    """Take a reason that nobody asked for."""
+
+
 def _draft_item(
-    item: Item, offsets: Sequence[tuple[int, int]], frames: Frames, settings: SampleSettings, seed: int | None
+    item: Item,
+    offsets: Sequence[tuple[int, int]],
+    frames: Frames,
+    settings: SampleSettings,
+    seed: int | None,
+    on_drop: Callable[[str], None],
 ) -> Iterator[Draft]:
     """Cut an item into pieces, and draft the sample of each; its kind is chosen first, for the frames differ in length.
 
-    A piece that the chosen kind can make nothing of becomes one of the other kind, except in an evaluation.
+    A piece that the chosen kind can make nothing of becomes one of the other kind, except in an evaluation. Its length
+    stays: one cut for the shorter frame of a hole can be too long for the frame of a continuation, and is dropped.
     """
     places = Places(item.language, item.content)
     cutter = Cutter(places, offsets)
@@ -101,6 +116,8 @@ def _draft_item(
         draft = draft or draft_continuation(item, places, (start, end), settings.prefix_share)
         if draft is None and seed is not None:
             draft = draft_fim(item, places, (start, end), rng)
-        if draft is not None:
+        if draft is None:
+            on_drop("nowhere to split")
+        else:
             yield draft
         start = end

@@ -77,7 +77,7 @@ def finish(draft: Draft, parts: tuple[Ids, Ids, Ids], frames: Frames, sequence_t
     """Put the encoded parts into their frame; context that is too long loses its far end, the completion nothing.
 
     Returns:
-        None where the completion alone is too long, which pieces cut by token count do not come to.
+        None where the completion alone is too long: a piece that was cut for the shorter frame of a hole, and has none.
     """
     before, completion, after = parts
     if draft.kind == "continuation":

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
 
     child.phase("tokenize")
     tokenizer = load_base_tokenizer(job)
-    rows, num_samples = make_rows(read_items(job_dir / MEMBERS), tokenizer, job)
+    rows, num_samples = make_rows(read_items(job_dir / MEMBERS), tokenizer, job, child)
     plan = make_plan(job, rows, micro_batch, flat=attention.flat)
     validation = choose_validation(read_items(job_dir / VALIDATION), tokenizer, settings, rows.num_tokens, plan)
 
@@ -75,14 +76,23 @@ def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
     save_result(job, job_dir, "adapter", model, tokenizer, plan, progress, rows, num_samples, attention.name)
 
 
-def make_rows(items: Iterable[Item], tokenizer: Tokenizer, job: Job) -> tuple[PackedRows, int]:
-    """Build and pack the samples of every epoch; the epochs follow one another, each in its own order."""
+def make_rows(items: Iterable[Item], tokenizer: Tokenizer, job: Job, child: Child) -> tuple[PackedRows, int]:
+    """Build and pack the samples of every epoch; the epochs follow one another, each in its own order.
+
+    The pieces that give no sample are counted, and a note says how many and why.
+    """
     settings, members = job.settings, list(items)
+    dropped: Counter[str] = Counter()
     rows, num_samples = [], 0
     for seed in range(job.seed, job.seed + settings.epochs):
-        samples = list(build_all(members, tokenizer, settings, seed=seed))
+        samples = list(
+            build_all(members, tokenizer, settings, seed=seed, on_drop=lambda reason: dropped.update([reason]))
+        )
         num_samples += len(samples)
         rows += pack_rows(samples, settings.sequence_tokens, seed=seed).rows
+    if dropped:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+        child.emit("note", note="pieces_dropped", message=f"{reasons}; {num_samples:,} samples were made")
     if not rows:
         raise Failed("data", f"the {len(members)} claimed rows give no sample", data_caused=True)
     return PackedRows(rows), num_samples

@@ -250,6 +250,21 @@ def test_samples_do_not_depend_on_what_else_is_built():
     assert done == [64, 120]
 
 
+@pytest.mark.parametrize(
+    ("text", "seed", "reason"),
+    [("x = 1", None, "nowhere to split"), ("x\n" + "word " * 100, 1, "too long for the frame")],
+)
+def test_a_piece_that_gives_no_sample_is_told_with_its_reason(text, seed, reason):
+    item, reasons = make_item(text, "Prose"), []  # no parser: nowhere is a hole
+
+    samples = list(
+        build_all([item], code_tokenizer(), only("fim", sequence_tokens=128), seed=seed, on_drop=reasons.append)
+    )
+
+    assert samples == []
+    assert reasons[0] == reason
+
+
 def test_evaluation_measures_continuations_alone_whatever_the_shares():
     always = evaluation_samples(make_item(PYTHON), code_tokenizer(), only("fim"))
     never = evaluation_samples(make_item(PYTHON), code_tokenizer(), only("continuation"))

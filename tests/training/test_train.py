@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,10 @@ def adapter_of(job_dir: Path) -> dict[str, torch.Tensor]:
     return load_file(job_dir / "adapter" / "adapter_model.safetensors")
 
 
+def notes_of(child: Any, note: str) -> list[str]:
+    return [event["message"] for event in child.of("note") if event["note"] == note]
+
+
 def at_step(step: int) -> Callable[[dict[str, Any]], bool]:
     return lambda event: event["event"] == "step" and event["step"] == step
 
@@ -48,6 +53,16 @@ def test_it_learns_and_goes_on_learning_after_each_evaluation(make_job: MakeJob,
     assert result.num_evals == len(evals)
     assert result.tokens == steps[-1]["tokens"] > result.completion_tokens > 0
     assert set(result.digests) == {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"}
+
+
+def test_pieces_that_give_no_sample_are_counted(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_job(24)
+    child = recorder()
+    train(job, job_dir, child)
+    assert re.fullmatch(
+        rf"[1-9]\d* too long for the frame; {result_of(job_dir).num_samples} samples were made",
+        notes_of(child, "pieces_dropped")[0],
+    )
 
 
 def test_the_adapter_names_its_base_and_no_path(make_job: MakeJob, recorder: Any, tmp_path: Path) -> None:
@@ -71,7 +86,7 @@ def test_a_stopped_run_resumes_to_the_bit(make_job: MakeJob, recorder: Any) -> N
     with pytest.raises(Stopped):
         train(job, cut_dir, before)
     train(job, cut_dir, after)
-    assert after.of("note")[0]["note"] == "resumed"
+    assert len(notes_of(after, "resumed")) == 1
     for name in ("step", "eval"):
         told = {event["step"]: event["loss"] for event in before.of(name) + after.of(name)}
         assert told == {event["step"]: event["loss"] for event in whole.of(name)}
@@ -92,7 +107,7 @@ def test_a_torn_checkpoint_is_passed_over(make_job: MakeJob, recorder: Any) -> N
     child = recorder(at_step(4))
     with pytest.raises(Stopped):
         train(job, job_dir, child)
-    assert "checkpoint-00000003" in child.of("note")[0]["message"]
+    assert notes_of(child, "resumed") == ["from checkpoint-00000003"]
     assert [event["step"] for event in child.of("step")] == [4]
 
 
@@ -173,7 +188,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(
     job, job_dir = make_job(24)
     child = recorder()
     train(job, job_dir, child)
-    told = [event["message"] for event in child.of("note") if event["note"] == "out_of_memory"]
+    told = notes_of(child, "out_of_memory")
     assert len(GlobalOptimManager.get_instance().module_weight_config_triple) == 1  # of the last model alone
     assert [message.split()[3] for message in told] == ["2", "1"]
     assert result_of(job_dir).final_loss == pytest.approx(result_of(whole_dir).final_loss, rel=1e-3)
@@ -193,7 +208,8 @@ def test_out_of_memory_in_an_evaluation_halves_the_micro_batch_too(
     job, job_dir = make_job(24, eval_share=0.5)
     child = recorder()
     train(job, job_dir, child)
-    assert [event["message"].split()[3] for event in child.of("note")] == ["2"]
+    told = notes_of(child, "out_of_memory")
+    assert [message.split()[3] for message in told] == ["2"]
     assert result_of(job_dir).steps == result_of(job_dir).steps_planned
 
 
