@@ -4,6 +4,8 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -17,6 +19,7 @@ from daemon.training.attention import choose_attention
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.data import PackedRows, pack_rows, read_items
+from daemon.training.evaluate import choose_pieces
 from daemon.training.folders import new_folder
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.model import compute_dtype, load_base, load_base_tokenizer, prepare_device
@@ -25,6 +28,7 @@ from daemon.training.trainer import PROGRESS, OutOfMemory, PackedTrainer, Plan, 
 
 CHECKPOINTS = "checkpoints"
 EVALS_PER_RUN = 8  # at least so many, however short the run
+VALIDATION_PIECES = 2  # of one file: else a single long one could be all that is measured
 
 
 def train(job: Job, job_dir: Path, child: Child) -> None:
@@ -129,6 +133,8 @@ def choose_validation(
 ) -> PackedRows | None:
     """Take held-out samples, by hash, until all evaluations together cost the share that the settings allow.
 
+    A file gives at most VALIDATION_PIECES of its samples, these by hash too.
+
     A trained token costs a forward and a backward pass, with recomputation a second forward pass; an evaluated one
     costs a forward pass.
     """
@@ -137,7 +143,9 @@ def choose_validation(
     budget = settings.eval_share * train_tokens * passes / num_evals
     chosen: list[Sample] = []
     by_hash = sorted(items, key=lambda item: item.sha256)
-    for sample in build_all(by_hash, tokenizer, settings, seed=None):
+    samples = build_all(by_hash, tokenizer, settings, seed=None)
+    of_items = (choose_pieces(pieces, VALIDATION_PIECES) for _, pieces in groupby(samples, attrgetter("item_id")))
+    for sample in chain.from_iterable(of_items):
         if chosen and budget < len(sample.input_ids):
             break
         budget -= len(sample.input_ids)

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from safetensors.torch import load_file, save_file
 from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training.__main__ import classify, set_environment
-from daemon.training.child import Failed, Stopped, means_out_of_memory
-from daemon.training.train import halve, train
+from daemon.training.child import Child, Failed, Stopped, means_out_of_memory
+from daemon.training.data import read_items
+from daemon.training.model import load_base_tokenizer
+from daemon.training.train import choose_validation, halve, make_plan, make_rows, train
 from daemon.training.trainer import OutOfMemory, is_spike, raise_if_out_of_memory, rate_share, tokens_per_second
 
 MakeJob = Callable[..., tuple[Job, Path]]
@@ -259,6 +261,21 @@ def test_too_little_memory_for_one_sequence_fails_the_run(
     with pytest.raises(Failed, match="not even one sequence") as caught:
         train(job, job_dir, recorder())
     assert caught.value.failure.reason == "out_of_memory"
+
+
+def test_a_long_file_gives_the_validation_two_pieces_at_most(make_job: MakeJob) -> None:
+    job, job_dir = make_job(24, eval_share=0.5)
+    tokenizer, items = load_base_tokenizer(job), list(read_items(job_dir / "validation.jsonl"))
+    long = "\n\n".join(item.content for item in items * 5)
+    first = items[0].model_copy(update={"content": long, "sha256": "0" * 64})  # by hash it comes first
+    rows, _ = make_rows(read_items(job_dir / "members.jsonl"), tokenizer, job, Child(lambda _: None))
+    plan = make_plan(job, rows, 4, flat=False)
+    chosen = choose_validation([first, *items[1:]], tokenizer, job.settings, rows.num_tokens, plan)
+    assert chosen is not None
+    pieces = Counter(sample.item_id for row in chosen.rows for sample in row)
+    assert pieces[first.item_id] == 2
+    assert len(pieces) > 1
+    assert max(pieces.values()) == 2
 
 
 def test_a_loss_that_runs_away_ends_the_run_and_keeps_the_incumbent(
