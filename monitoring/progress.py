@@ -97,8 +97,8 @@ class Task:
             return None
         return self.elapsed_s / self.step * max(0, self.total - self.step)
 
-    def describe(self) -> str:
-        """Return the figures in one line."""
+    def describe(self, *, ended: bool = False) -> str:
+        """Return the figures in one line, with the time left unless it has ended."""
         figures = dict(self.figures)
         figures.pop("eta_s", None)
         parts = []
@@ -109,7 +109,7 @@ class Task:
         parts += [
             f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
         ]
-        if self.eta_s:
+        if self.eta_s and not ended:
             parts.append(f"ETA {format_duration(self.eta_s)}")
         return ", ".join(parts)
 
@@ -177,7 +177,9 @@ class Progress:
                 self._log(task, "progress_done")
             elif task.bar is not None:
                 self._bars.update(
-                    task.bar, completed=task.step, figures=f"{task.describe()} ({format_duration(task.elapsed_s)})"
+                    task.bar,
+                    completed=task.step,
+                    figures=f"{task.describe(ended=True)} ({format_duration(task.elapsed_s)})",
                 )
                 self._bars.stop_task(task.bar)
 
@@ -185,4 +187,11 @@ class Progress:
         task.logged_s = self.now()
         of = f"/{task.total}" if task.total is not None else ""
         fields = {"task": task.name, "step": task.step, "total": task.total, **task.figures}
-        log.info("%s %d%s %s", task.name, task.step, of, task.describe(), extra={"event": event, "figures": fields})
+        log.info(
+            "%s %d%s %s",
+            task.name,
+            task.step,
+            of,
+            task.describe(ended=event == "progress_done"),
+            extra={"event": event, "figures": fields},
+        )

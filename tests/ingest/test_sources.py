@@ -52,14 +52,14 @@ def test_it_tells_folders_work_trees_and_bare_repositories_apart(
     make_folder: Callable[..., Path], make_repository: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder, repository = make_folder("plain", {"a.py": "x"}), make_repository("tool", {"a.py": "x"})
-    repository.rename(tmp_path / "work")
-    (tmp_path / "work" / ".git").rename(tmp_path / "bare.git")
+    repository.rename(tmp_path / "folder")
+    (tmp_path / "folder" / ".git").rename(tmp_path / "bare.git")
     assert (normalise_source(str(folder)).kind, normalise_source(str(folder)).name) == ("folder", "plain")
     assert (normalise_source(str(tmp_path / "bare.git")).kind, normalise_source(str(tmp_path / "bare.git")).name) == (
         "git",
         "bare",
     )
-    assert normalise_source(f"file://{tmp_path}/bare.git") == normalise_source(f"{tmp_path}/work/../bare.git/")
+    assert normalise_source(f"file://{tmp_path}/bare.git") == normalise_source(f"{tmp_path}/folder/../bare.git/")
 
 
 def test_it_refuses_a_single_file(make_folder: Callable[..., Path]) -> None:
