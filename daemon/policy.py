@@ -21,8 +21,8 @@ class Facts:
     num_test_units: int | None
     """Held-out units the gate could judge on; None: not counted, as the rows do not suffice anyway."""
     min_test_units: int
-    num_open_sources: int
-    """Sources still queued or being read."""
+    sources_unfinished: bool
+    """Whether sources are still queued or being read."""
     retry_in_s: float
     """Seconds of back-off left after a failed run."""
 
@@ -56,7 +56,7 @@ def decide(facts: Facts) -> Decision:
         return Decision("wait", "paused")
     if facts.retry_in_s > 0 and not facts.requested:
         return Decision("wait", "backing_off")
-    if facts.needs_base and facts.num_open_sources > 0:
+    if facts.needs_base and facts.sources_unfinished:
         # The base and its tokenizer see the first sources as a whole, not whatever came first.
         return Decision("wait", "sources_unfinished")
     if facts.num_fresh < num_needed(facts):

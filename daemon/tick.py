@@ -17,7 +17,7 @@ from schema.database import fetch_now
 from schema.decisions import record_decision
 from schema.leases import check_fence
 from schema.lines import Line, fetch_line, request
-from schema.repositories import fetch_queue_counts
+from schema.repositories import is_drained
 from schema.runs import Limits, Run, claim_run, count_pending, count_split, fetch_open_run
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,6 @@ def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:
 def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Facts:
     """Return what the decision rests on. The cost does not grow with the table until a run is about to start."""
     needs_base = settings.makes_base and line.tokenizer_digest is None
-    queue = fetch_queue_counts(conn)
     facts = Facts(
         paused=line.paused,
         requested=line.request == "train",
@@ -93,7 +92,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         threshold=settings.threshold_rows,
         num_test_units=None,
         min_test_units=settings.min_test_units,
-        num_open_sources=queue.get("queued", 0) + queue.get("working", 0),
+        sources_unfinished=not is_drained(conn),
         retry_in_s=max(0.0, (line.not_before - fetch_now(conn)).total_seconds()),
     )
     needed = policy.num_needed(facts)

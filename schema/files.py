@@ -81,12 +81,6 @@ def fetch_known_files(conn: sa.Connection, repository_id: int) -> dict[str, tupl
     return {path: (blob_oid, file_id) for path, blob_oid, file_id in rows}
 
 
-def fetch_file(conn: sa.Connection, file_id: int) -> dict[str, Any] | None:
-    """Fetch every column of one file."""
-    row = conn.execute(sa.select(ProcessedFile.__table__).where(ProcessedFile.id == file_id)).mappings().one_or_none()
-    return dict(row) if row else None
-
-
 def save_files(
     conn: sa.Connection, claim: Claim, files: Sequence[NewFile], refused: Sequence[RefusedFileRow] = ()
 ) -> Saved:

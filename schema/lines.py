@@ -59,11 +59,6 @@ def fetch_line(conn: sa.Connection, name: str) -> Line | None:
     return Line(*row) if row else None
 
 
-def fetch_lines(conn: sa.Connection) -> list[Line]:
-    """Fetch all lines, oldest first."""
-    return [Line(*row) for row in conn.execute(sa.select(*_COLUMNS).order_by(tables.Line.id))]
-
-
 def set_tokenizer(conn: sa.Connection, line_id: int, digest: str, base_revision: str | None) -> None:
     """Record the tokenizer and the revision of the base that the line trains with."""
     conn.execute(_one(line_id).values(tokenizer_digest=digest, base_revision=base_revision))

@@ -85,6 +85,12 @@ def add_files(
     return list(conn.execute(ids.order_by(ProcessedFile.id)).scalars())
 
 
+def fetch_file(conn: sa.Connection, file_id: int) -> dict[str, Any]:
+    """Return every column of one stored file."""
+    row = conn.execute(sa.select(ProcessedFile.__table__).where(ProcessedFile.id == file_id)).mappings().one()
+    return dict(row)
+
+
 def save(conn: sa.Connection, claim: Claim, *files: NewFile) -> Saved:
     """Store these files under a claim."""
     return save_files(conn, claim, files)

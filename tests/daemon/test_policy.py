@@ -14,7 +14,7 @@ READY = Facts(
     threshold=100,
     num_test_units=20,
     min_test_units=8,
-    num_open_sources=3,
+    sources_unfinished=True,
     retry_in_s=0.0,
 )
 
@@ -32,10 +32,10 @@ READY = Facts(
         ({"num_test_units": 7}, "wait", "too_few_held_out"),
         ({"num_test_units": None}, "wait", "too_few_held_out"),
         ({"needs_base": True}, "wait", "sources_unfinished"),
-        ({"needs_base": True, "num_open_sources": 0}, "wait", "too_few_rows"),
-        ({"needs_base": True, "num_open_sources": 0, "num_fresh": 200}, "make_base", "base_missing"),
+        ({"needs_base": True, "sources_unfinished": False}, "wait", "too_few_rows"),
+        ({"needs_base": True, "sources_unfinished": False, "num_fresh": 200}, "make_base", "base_missing"),
         (
-            {"needs_base": True, "num_open_sources": 0, "num_fresh": 200, "num_test_units": 0},
+            {"needs_base": True, "sources_unfinished": False, "num_fresh": 200, "num_test_units": 0},
             "wait",
             "too_few_held_out",
         ),

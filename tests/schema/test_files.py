@@ -4,11 +4,21 @@ import pytest
 import sqlalchemy as sa
 
 from schema.audit import audit
-from schema.files import RefusedFileRow, exclude_files, fetch_file, fetch_known_files, save_files
+from schema.files import RefusedFileRow, exclude_files, fetch_known_files, save_files
 from schema.lines import open_line
 from schema.repositories import StaleLease, retry_repository
 from schema.runs import advance_run
-from tests.builders import add_files, add_repository, claim_source, finish, hold_line, make_file, open_run, save
+from tests.builders import (
+    add_files,
+    add_repository,
+    claim_source,
+    fetch_file,
+    finish,
+    hold_line,
+    make_file,
+    open_run,
+    save,
+)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from schema.lines import (
     BaseChanged,
     back_off,
     fetch_line,
-    fetch_lines,
     open_line,
     request,
     set_paused,
@@ -32,7 +31,6 @@ def test_opening_a_line_again_returns_it_as_it_is(conn):
     add_files(conn, add_repository(conn), 1)
     assert open_line(conn, name="qwen", base_model="base") == line
     assert audit(conn).rows_total == 1
-    assert fetch_lines(conn) == [line]
     assert fetch_line(conn, "other") is None
 
 
