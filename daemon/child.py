@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from daemon.context import Led
 from daemon.job import Event
@@ -50,7 +50,7 @@ class Supervised:
         try:
             with self.led.ctx.engine.connect() as conn:
                 line = fetch_line(conn, self.led.ctx.settings.line)
-        except (DBAPIError, EmbeddedError) as error:
+        except (SQLAlchemyError, EmbeddedError) as error:
             if not is_outage(error):
                 raise
             self.led.ctx.live.database_away(str(error))

@@ -82,7 +82,7 @@ class Leadership:
             while not done.wait(self.length_s / 4):
                 try:
                     self.renew()
-                except sa.exc.DBAPIError as error:
+                except sa.exc.SQLAlchemyError as error:
                     log.warning("could not renew: %s", error, extra={"event": "renewal_failed"})
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -99,7 +99,7 @@ class Leadership:
         """Forget what was seen of others' leases when the database cannot be asked: the leader may renew first."""
         try:
             yield
-        except sa.exc.DBAPIError:
+        except sa.exc.SQLAlchemyError:
             self._seen.clear()
             raise
 

@@ -23,6 +23,7 @@ from daemon.device import detect_device
 from daemon.leadership import Leadership
 from daemon.live import Live
 from daemon.paths import LinePaths
+from daemon.reconcile import verify_current
 from daemon.status import Reporter
 from daemon.tick import tick
 from monitoring import record
@@ -30,7 +31,7 @@ from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
 from schema.audit import audit
 from schema.database import is_outage
-from schema.lines import BaseChanged, open_line
+from schema.lines import BaseChanged, fetch_line, open_line
 from schema.repositories import is_drained
 from schema.runs import Run
 
@@ -42,13 +43,11 @@ T = TypeVar("T")
 
 
 class ExitCode(IntEnum):
-    """How `up --once` and `daemon run` end."""
+    """How `up --once` and `daemon run` end; 2 is click's own, for usage and configuration, 4 the front door's."""
 
     OK = 0
     FAILED = 1
-    USAGE = 2
     NOT_PROMOTED = 3
-    HOME_IN_USE = 4
 
 
 def make_context(settings: Settings, engine: Engine, stop: threading.Event, progress: Progress) -> Context:
@@ -141,7 +140,7 @@ class Loop:
         self.ctx.live.database_back()
 
     def audit(self) -> None:
-        """Recompute the row accounting into the metrics (I1)."""
+        """Recompute the row accounting into the metrics (I1), and look whether the current version is still whole."""
         self._guard(self._audit)
 
     def leave(self) -> None:
@@ -151,7 +150,10 @@ class Loop:
     def _audit(self) -> None:
         with self.ctx.engine.connect() as conn:
             report = audit(conn)
+            line = fetch_line(conn, self.ctx.settings.line)
         self.ctx.live.audited(report.by_state, report.rows_unaccounted)
+        if line is not None:
+            verify_current(self.ctx, line)
 
     def _guard(self, work: Callable[[], T]) -> T | None:
         """Do the work; an error is logged and counted, and answered with None."""

@@ -58,7 +58,7 @@ class Reporter:
             last_trained_id=live.state.get("last_trained_id"),
             failures_in_a_row=live.num_failures,
             rows_unaccounted=live.rows_unaccounted,
-            paused=live.facts is not None and live.facts.paused,
+            paused=live.decision == ("wait", "paused"),
             lease_held=live.leading,
         )
 

@@ -1,4 +1,4 @@
-"""Run one child (`python -m daemon.training VERB JOB_DIR`): renew, watch, obey, and never let it outlive us."""
+"""Run one child (`python -m daemon.training VERB JOB_DIR`): watch it, pass orders on, never let it outlive us."""
 
 import json
 import logging

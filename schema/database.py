@@ -99,8 +99,8 @@ def check_revision(engine: sa.Engine) -> None:
 
 def is_outage(error: BaseException) -> bool:
     """Say whether `error` means that the database is away, not that a statement was wrong."""
-    if isinstance(error, DatabaseUnavailable | EmbeddedError):
-        return True
+    if isinstance(error, DatabaseUnavailable | EmbeddedError | sa.exc.TimeoutError):
+        return True  # the last: no connection of the pool came free in time, which passes like an outage
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return False

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from daemon.config import DaemonSettings
 from daemon.leadership import Leadership
+from daemon.service import ExitCode, Loop
 from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
 from schema.audit import audit
@@ -98,6 +99,20 @@ def test_a_damaged_incumbent_fails_the_run_and_stays(ctx, engine, rows):
     assert line_of(engine).num_failures == 1
     assert not tick(ctx)
     assert ctx.live.decision == ("wait", "backing_off")
+
+
+def test_a_version_that_is_damaged_later_is_found_by_the_hourly_look(ctx, rows):
+    rows()
+    conclude_with(ctx, BETTER)
+    loop = Loop(ctx, once=False, exit_code=ExitCode.OK)
+    loop.audit()
+    whole = ctx.live.damage
+    (ctx.paths.version(1) / "adapter_model.safetensors").write_bytes(b"other")
+
+    loop.audit()
+
+    assert whole is None
+    assert "adapter_model.safetensors" in ctx.live.damage
 
 
 def test_held_out_files_below_the_quality_threshold_do_not_count(make_context, settings, rows):

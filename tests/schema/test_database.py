@@ -69,3 +69,12 @@ def test_a_lock_that_is_not_granted_is_no_outage(engine):
 @pytest.mark.parametrize("error", [ValueError("x"), sa.exc.ArgumentError("x")])
 def test_another_error_is_no_outage(error):
     assert not is_outage(error)
+
+
+def test_a_pool_without_a_free_connection_passes_like_an_outage(database_url):
+    engine = sa.create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(sa.exc.TimeoutError) as refused:
+        engine.connect()
+    engine.dispose()
+
+    assert is_outage(refused.value)
