@@ -31,12 +31,17 @@ class Child(Protocol):
         """Take a progress event."""
 
 
+def child_command(verb: str, job: Path) -> list[str]:
+    """Return what runs a verb in a job directory."""
+    return [sys.executable, "-m", "daemon.training", verb, str(job)]
+
+
 def run_child(verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Outcome:
     """Run the child to its end; return how it ended. `read_failure` says why it failed."""
     (job / _ERROR_FILE).unlink(missing_ok=True)
     with (job / "child.log").open("ab") as child_log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "daemon.training", verb, str(job)],
+            child_command(verb, job),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=child_log,

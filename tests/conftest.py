@@ -11,6 +11,7 @@ from sqlalchemy import Engine, make_url
 
 from schema.database import create_engine, upgrade
 from schema.embedded import open_server
+from tests.processes import Service, end_processes_of
 
 _TEMPLATE = "codelupe_template"
 _numbers = itertools.count(1)
@@ -64,3 +65,18 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, application_name="tests")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start codelupe in a process of its own; the arguments are those of `Service`. Nothing of it is left behind."""
+    homes = {tmp_path / "home"}
+
+    def begin(*words: str, home: Path | None = None, **values: object) -> Service:
+        service = Service(home or tmp_path / "home", *words, **values)
+        homes.add(service.home)
+        return service
+
+    yield begin
+    for home in homes:
+        end_processes_of(home)
