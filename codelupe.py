@@ -2,6 +2,7 @@
 
 import difflib
 import fcntl
+import logging
 import os
 import sys
 import threading
@@ -27,6 +28,7 @@ from schema.config import DatabaseSettings
 if TYPE_CHECKING:
     from daemon.commands import Running
 
+log = logging.getLogger("codelupe")
 PREFIX = "CODELUPE_"
 OUR_PACKAGES = ("daemon", "ingest", "schema", "monitoring", "sourcecode")
 # Read outside the settings: where the file is, and the tests' failpoints.
@@ -283,6 +285,7 @@ def _ingesting(settings: Settings, running: "Running") -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
+            log.info("ingest has stopped", extra={"event": "ingest_stopped"})
 
 
 @contextmanager

@@ -52,10 +52,22 @@ def run_child(verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Out
         stopped_by_us = _watch(process, child, stop_grace_s)
     finally:
         _end(process)
-    if stopped_by_us and process.returncode != DONE:
-        # Slow to stop and killed, or gone on its way out: it resumes from its last checkpoint.
-        return "stopped"
-    return {DONE: "done", STOPPED: "stopped"}.get(process.returncode, "failed")  # type: ignore[return-value]
+    outcome = _outcome(process.returncode, stopped_by_us)
+    log.info(
+        "the child has ended: %s %s (status %d)",
+        verb,
+        outcome,
+        process.returncode,
+        extra={"event": "child_ended", "verb": verb, "outcome": outcome, "status": process.returncode},
+    )
+    return outcome
+
+
+def _outcome(status: int, stopped_by_us: bool) -> Outcome:
+    if status == DONE:
+        return "done"
+    # Told to stop, and slow and killed, or gone on its way out: it resumes from its last checkpoint.
+    return "stopped" if stopped_by_us or status == STOPPED else "failed"
 
 
 def read_failure(job: Path) -> Failure:

@@ -1,5 +1,6 @@
 """`codelupe db` and `codelupe audit`, and how every command gets its engine."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ from schema.audit import audit as audit_rows
 from schema.config import DatabaseSettings
 from schema.database import check_revision, create_engine, upgrade, wait_for
 from schema.embedded import EmbeddedServer, open_server, server_status, stop_server
+
+log = logging.getLogger(__name__)
 
 
 class HasDatabase(Protocol):
@@ -159,6 +162,7 @@ class _Membership:
     def leave(self) -> None:
         """Leave the server, which stops after its last client."""
         self.server.close()
+        log.info("left the database", extra={"event": "database_left"})
 
     def _join(self) -> EmbeddedServer:
         binaries = self._settings.database.postgres_bin

@@ -90,6 +90,7 @@ class Keeper:
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._server.stop()
+        log.info("PostgreSQL has stopped")
 
     def _watch_signals(self) -> None:
         """Wake the loop at a signal: SIGCHLD for the death of PostgreSQL, the others ask us to stop."""
