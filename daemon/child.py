@@ -12,7 +12,7 @@ from schema.database import is_outage
 from schema.embedded import EmbeddedError
 from schema.leases import HeldLease
 from schema.lines import fetch_line
-from schema.runs import Run
+from schema.runs import Run, advance_run
 
 _LOOK_S = 2.0
 
@@ -41,8 +41,20 @@ class Supervised:
         return "stop" if ctx.stop.is_set() or self._asked_to_stop else "go_on"
 
     def on_event(self, event: Event) -> None:
-        """Show the event."""
+        """Show the event; a checkpoint is progress, after which interruptions are counted anew."""
         self.led.ctx.live.on_event(self.run, event)
+        if event.get("event") == "checkpoint" and self.run.attempt:
+            self._reset_attempts()
+
+    def _reset_attempts(self) -> None:
+        """Set the run's count of attempts back; an outage changes nothing, the next checkpoint comes."""
+        try:
+            with self.led.ctx.engine.begin() as conn:
+                self.run = advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
+        except (SQLAlchemyError, EmbeddedError) as error:
+            if not is_outage(error):
+                raise
+            self.led.ctx.live.database_away(str(error))
 
     def _look(self) -> None:
         """Ask the database what the operator wants; an outage changes nothing, the child goes on."""

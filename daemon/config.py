@@ -122,7 +122,9 @@ class DaemonSettings(TrainingSettings):
     back_off_s: float = Field(300, ge=1)
     """Seconds before another try after a failed run; doubled with each failure in a row, up to a day."""
     max_run_attempts: int = Field(3, ge=1)
-    """Times an interrupted run is resumed before it is given up and its rows are released."""
+    """Times in a row a run is interrupted without a new checkpoint before it is given up and its rows are released."""
+    bisect_after: int = Field(3, ge=1)
+    """Data-caused failures in a row after which the rows of a run are halved until the one at fault is found."""
     bootstrap_rounds: int = Field(2000, ge=200)
     """Resamplings of the gate's paired bootstrap."""
     bootstrap_confidence: float = Field(0.99, gt=0.5, lt=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.files import describe_error
 from daemon.job import Event
 from daemon.policy import Facts, num_needed
 from monitoring import record
@@ -37,6 +38,7 @@ class Live:
     state: dict[str, Any] = field(default_factory=dict)
     last_result: tuple[str, str] | None = None  # (run state, one line about it)
     last_failure: str | None = None
+    step_error: str | None = None  # what the last step broke off with
     finished: Run | None = None
     _task: tuple[str, Task] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -56,16 +58,25 @@ class Live:
         self.database_error = None
         record.record_database(up=True)
 
+    def step_failed(self, error: Exception) -> None:
+        """A step broke off and is tried again."""
+        self.step_error = describe_error(error)
+
+    def step_worked(self) -> None:
+        """A step came to its end, and with it whatever was wrong before."""
+        self.step_error = None
+
     def leads(self, fence: int | None) -> bool:
         """Take whether this process leads its line, under which fence; return whether that is new."""
         new, self.leading, self.fence = fence != self.fence, fence is not None, fence
         return new
 
-    def decided(self, verdict: str, reason: str, facts: Facts | None = None) -> None:
-        """Take a decision and what it rested on."""
+    def decided(self, verdict: str, reason: str, facts: Facts | None = None, *, missing: str = "") -> None:
+        """Take a decision, what it rested on, and in words what is missing."""
         with self._lock:
             if (verdict, reason) != self.decision:
-                log.info("%s: %s", verdict, reason, extra={"event": "decided", "verdict": verdict, "reason": reason})
+                said = f"{reason} ({missing})" if missing else reason
+                log.info("%s: %s", verdict, said, extra={"event": "decided", "verdict": verdict, "reason": reason})
             self.decision, self.facts = (verdict, reason), facts or self.facts
         record.record_decision(verdict, reason)
         if facts is not None:
@@ -125,9 +136,10 @@ class Live:
         with self._lock:
             self.run, self.training, self.finished = None, {}, run
             self.last_result = (run.state, summary)
-            self.last_failure = summary if run.state == "failed" else None
+            if run.reason != "probe_passed":  # that only narrows down why the last run failed
+                self.last_failure = summary if run.state == "failed" else None
         seconds = (datetime.now(UTC) - run.created_at).total_seconds()
-        record.record_closed_run(run.state, seconds)
+        record.record_closed_run(run.state, seconds, reason=run.reason if run.state == "failed" else None)
 
     def serves(self, version: int | None, state: dict[str, Any], *, num_failures: int) -> None:
         """Take what the database says is current."""

@@ -15,8 +15,9 @@ from daemon.publish import DamagedVersion, point_current, verify_folder
 from daemon.reports import as_json, describe_run, find_version, open_line_of, print_fields, print_json, print_table
 from schema.commands import open_engine
 from schema.decisions import record_decision
+from schema.evaluations import fetch_evaluations
 from schema.lines import fetch_line
-from schema.runs import fetch_evaluations, fetch_run
+from schema.runs import fetch_run
 from schema.versions import fetch_promotions, fetch_version, fetch_versions, promote
 
 _reason = click.option("--reason", required=True, help="Why; it is recorded.")

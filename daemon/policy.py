@@ -25,6 +25,8 @@ class Facts:
     """Whether sources are still queued or being read."""
     retry_in_s: float
     """Seconds of back-off left after a failed run."""
+    num_suspects: int = 0
+    """Rows among which the one is that makes runs fail: half of them are tried before anything else is trained on."""
 
     def as_inputs(self) -> dict[str, Any]:
         """Return the facts as the decision's recorded inputs."""
@@ -41,6 +43,8 @@ class Decision:
 
     verdict: Verdict
     reason: str
+    missing: str = ""
+    """What is missing, in words, where the reason alone does not say how much."""
 
 
 def num_needed(facts: Facts) -> int:
@@ -56,13 +60,18 @@ def decide(facts: Facts) -> Decision:
         return Decision("wait", "paused")
     if facts.retry_in_s > 0 and not facts.requested:
         return Decision("wait", "backing_off")
+    if facts.num_suspects > 0:
+        return Decision("train", "bisecting")
     if facts.needs_base and facts.sources_unfinished:
         # The base and its tokenizer see the first sources as a whole, not whatever came first.
         return Decision("wait", "sources_unfinished")
     if facts.num_fresh < num_needed(facts):
         return Decision("wait", "too_few_rows")
-    if (facts.num_test_units or 0) < facts.min_test_units:
-        return Decision("wait", "too_few_held_out")
+    if (num_units := facts.num_test_units or 0) < facts.min_test_units:
+        num_missing = facts.min_test_units - num_units
+        units = "unit is" if num_missing == 1 else "units are"
+        missing = f"{num_missing} held-out {units} missing: {num_units} of {facts.min_test_units}"
+        return Decision("wait", "too_few_held_out", missing)
     if facts.needs_base:
         return Decision("make_base", "base_missing")
     return Decision("train", "requested" if facts.requested else "threshold_reached")

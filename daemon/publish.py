@@ -2,16 +2,17 @@
 
 import json
 import logging
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from daemon.files import (
     TEMPORARY,
+    copy_files,
     digest_file,
     digest_folder,
     flip_symlink,
+    removed_on_failure,
     sweep_temporaries,
     sync_files,
     sync_folder,
@@ -40,15 +41,16 @@ def publish_folder(source: Path, target: Path, manifest: dict[str, Any]) -> str:
         return digest_file(target / MANIFEST)
     sweep_temporaries(target.parent)
     temporary = target.with_name(target.name + TEMPORARY)
-    shutil.copytree(source, temporary, symlinks=False)
-    write_json(temporary / MANIFEST, {**manifest, "files": files})
-    sync_files(temporary)
-    failpoints.hit("publish.before_rename")
-    if target.exists():
-        # Not ours to delete: a folder of another database's life, or one that was changed by hand.
-        target.rename(target.with_name(f"{target.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
-        log.warning("%s was in the way and is set aside", target, extra={"event": "version_set_aside"})
-    temporary.rename(target)
+    with removed_on_failure(temporary):
+        copy_files(source, temporary)
+        write_json(temporary / MANIFEST, {**manifest, "files": files})
+        sync_files(temporary)
+        failpoints.hit("publish.before_rename")
+        if target.exists():
+            # Not ours to delete: a folder of another database's life, or one that was changed by hand.
+            target.rename(target.with_name(f"{target.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
+            log.warning("%s was in the way and is set aside", target, extra={"event": "version_set_aside"})
+        temporary.rename(target)
     sync_folder(target.parent)
     failpoints.hit("publish.after_rename")
     return digest_file(target / MANIFEST)

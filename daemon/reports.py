@@ -16,6 +16,7 @@ from schema.commands import open_engine
 from schema.decisions import fetch_decisions
 from schema.lines import Line, fetch_line
 from schema.runs import Run, count_members, fetch_run, fetch_runs
+from schema.suspects import PROBE
 from schema.versions import fetch_versions
 
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
@@ -43,6 +44,8 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "kind": run.kind,
         "state": run.state,
         "reason": run.reason,
+        "failure": run.figures.get("failure"),
+        "suspects": run.figures.get(PROBE),
         "version": run.version,
         "parent": run.parent_version,
         "bits_per_byte": {model: bits.get(model) for model in ("base", "incumbent", "candidate")},
@@ -166,6 +169,8 @@ def print_fields(document: dict[str, Any]) -> None:
     for name, value in document.items():
         if not isinstance(value, dict):
             click.echo(f"{name:>16}  {'' if value is None else value}")
+        elif name == "failure":
+            click.echo(f"{name:>16}  " + "\n".join(part for part in (value["message"], value["traceback"]) if part))
         elif name == "bits_per_byte":
             click.echo(f"{name:>16}  " + ", ".join(f"{model} {bits:.4f}" for model, bits in value.items() if bits))
 

@@ -1,11 +1,11 @@
 """One run, one committed state at a time: claimed → training → evaluating → promoted | held | rejected | failed."""
 
-import logging
-import shutil
 from typing import Any
 
 from daemon.child import Supervised
 from daemon.context import Context, Led
+from daemon.failures import fail_run, pass_probe
+from daemon.files import remove
 from daemon.job import Failure, Result
 from daemon.prepare import prepare_job
 from daemon.publish import DamagedVersion
@@ -13,11 +13,9 @@ from daemon.reconcile import reconcile
 from daemon.supervise import read_failure, run_child
 from schema import failpoints
 from schema.decisions import record_decision
-from schema.lines import back_off, fetch_line, request
-from schema.runs import Run, advance_run, release_run
+from schema.runs import Run, advance_run
+from schema.suspects import PROBE
 
-log = logging.getLogger(__name__)
-_DAY_S = 86_400
 # What a finished run leaves in its job directory; the rest is rebuilt from the database when it is needed again.
 _BULKY = ("members.jsonl", "validation.jsonl", "test.jsonl", "checkpoints", "adapter", "base")
 
@@ -30,7 +28,8 @@ def advance(led: Led, run: Run) -> bool:
         return steps[run.state](led, run)
     except DamagedVersion as error:
         # The incumbent or the base on disk is not what was published: no retry mends that, the rows go back.
-        return fail_run(led, run, Failure(reason="base_missing", message=str(error), data_caused=False), "damaged")
+        _fail(led, run, Failure(reason="base_missing", message=str(error), data_caused=False), "damaged")
+        return True
 
 
 def _prepare(led: Led, run: Run) -> bool:
@@ -52,6 +51,9 @@ def _train(led: Led, run: Run) -> bool:
     if run.kind == "base":
         publish_base(led, run, result)
         _clean(led.ctx, run.number)
+    elif PROBE in run.figures:
+        if pass_probe(led, run, _figures(result)).state == "held":
+            _clean(led.ctx, run.number)
     else:
         _move(led, run, to="evaluating", figures=_figures(result))
     return True
@@ -82,7 +84,8 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
         started = _move(led, run, to=run.state, attempt=run.attempt + 1)
         if started.attempt > ctx.settings.max_run_attempts:
             interrupted = Failure(reason="exception", message="interrupted too often", data_caused=False)
-            return not fail_run(led, started, interrupted, "interrupted")
+            _fail(led, started, interrupted, "interrupted")
+            return False
         child = Supervised(led, started, device_lease)
         outcome = run_child(verb, ctx.paths.job(run.number), child, stop_grace_s=ctx.settings.stop_grace_s)
     finally:
@@ -91,11 +94,12 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
     if child.lease_lost:
         return False
     if outcome == "stopped":
-        _move(led, started, to=run.state, attempt=run.attempt)
+        _move(led, started, to=run.state, attempt=min(run.attempt, child.run.attempt))
         return False
     if outcome == "failed":
-        return not fail_run(led, started, read_failure(ctx.paths.job(run.number)))
-    _move(led, started, to=run.state, attempt=run.attempt)
+        _fail(led, started, read_failure(ctx.paths.job(run.number)))
+        return False
+    _move(led, started, to=run.state, attempt=min(run.attempt, child.run.attempt))
     return True
 
 
@@ -114,41 +118,20 @@ def sweep_jobs(led: Led, open_run: Run | None) -> None:
             _clean(led.ctx, int(job.name))
 
 
-def fail_run(led: Led, run: Run, failure: Failure, reason: str | None = None) -> bool:
-    """Close the run, give its rows back, keep the incumbent, wait before the next try."""
-    ctx = led.ctx
-    why = reason or failure.reason
-    with ctx.engine.begin() as conn:
-        failed = release_run(conn, run, lease=led.lease, to="failed", reason=why, waiting=False)
-        line = fetch_line(conn, ctx.settings.line)
-        num_failures = line.num_failures if line else 0
-        delay_s = min(_DAY_S, ctx.settings.back_off_s * 2 ** min(num_failures, 20))
-        back_off(conn, led.line_id, delay_s)
-        if reason == "cancelled":
-            request(conn, led.line_id, None)
-        inputs = {"run": run.number, "message": failure.message, "retry_in_s": delay_s}
-        record_decision(conn, led.line_id, verdict="failed", reason=why, inputs=inputs)
-    log.error(
-        "run %d failed: %s (%s); its rows are released, the next try is in %d s",
-        run.number,
-        why,
-        failure.message,
-        delay_s,
-        extra={"event": "run_failed", "run": run.number, "reason": why},
-    )
-    ctx.live.finished_run(failed, failure.message)
-    _clean(ctx, run.number)
-    return True
+def cancel(led: Led, run: Run) -> None:
+    """End the open run as the operator asked."""
+    _fail(led, run, Failure(reason="exception", message="cancelled by the operator", data_caused=False), "cancelled")
+
+
+def _fail(led: Led, run: Run, failure: Failure, reason: str | None = None) -> None:
+    fail_run(led, run, failure, reason)
+    _clean(led.ctx, run.number)
 
 
 def _clean(ctx: Context, number: int) -> None:
     job = ctx.paths.job(number)
     for name in _BULKY:
-        path = job / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(job / name)
 
 
 def _move(led: Led, run: Run, *, to: str, attempt: int | None = None, figures: dict[str, Any] | None = None) -> Run:

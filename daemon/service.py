@@ -7,16 +7,15 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
 from importlib.metadata import version
 from typing import TypeVar
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES
-from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from daemon.clock import JumpWatch, start_clock
 from daemon.config import Settings
 from daemon.context import Context
 from daemon.device import detect_device
@@ -29,14 +28,18 @@ from daemon.tick import tick
 from monitoring import record
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
+from monitoring.stopping import until_stopped
 from schema.audit import audit
-from schema.database import is_outage
+from schema.commands import prepare_tables
+from schema.database import describe_outage, is_outage, outlast
 from schema.lines import BaseChanged, fetch_line, open_line
 from schema.repositories import is_drained
 from schema.runs import Run
+from schema.stalls import cut_when_stopped
 
 log = logging.getLogger(__name__)
 _HOUR_S = 3600
+_JUMP_LOOK_S = 5.0
 _MOST_ERRORS = 3
 _FINAL_WAITS = ("too_few_rows", "too_few_held_out")
 T = TypeVar("T")
@@ -50,16 +53,20 @@ class ExitCode(IntEnum):
     NOT_PROMOTED = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What `up` does around the daemon."""
+
+    migrates: bool = False
+    """Whether another server's database is upgraded too."""
+    queue: Callable[[Connection], None] = lambda _conn: None
+    """Done once the database is there; again from its beginning when that was cut off."""
+    beside: Callable[[Engine, Progress], AbstractContextManager[None]] = lambda _engine, _progress: nullcontext()
+    """Runs beside the daemon, from the end of its start until it has stopped."""
+
+
 def make_context(settings: Settings, engine: Engine, stop: threading.Event, progress: Progress) -> Context:
-    """Open the line and put the daemon's parts together."""
-    with engine.begin() as conn:
-        line = open_line(conn, name=settings.daemon.line, base_model=settings.daemon.base_model)
-    asked = settings.daemon.base_revision
-    if asked is not None and line.base_revision is not None and asked != line.base_revision:
-        raise BaseChanged(
-            f"line {line.name!r} trains revision {line.base_revision} of its base, not {asked}: choose another name "
-            "for the new line (CODELUPE_LINE)"
-        )
+    """Put the daemon's parts together; the database need not be there."""
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     return Context(
         engine=engine,
@@ -73,10 +80,28 @@ def make_context(settings: Settings, engine: Engine, stop: threading.Event, prog
     )
 
 
+def open_own_line(ctx: Context) -> None:
+    """Open the line that the settings name. Raises BaseChanged when it stands for another base."""
+    asked = ctx.settings.base_revision
+    with ctx.engine.begin() as conn:
+        line = open_line(conn, name=ctx.settings.line, base_model=ctx.settings.base_model)
+    if asked is not None and line.base_revision is not None and asked != line.base_revision:
+        raise BaseChanged(
+            f"line {line.name!r} trains revision {line.base_revision} of its base, not {asked}: choose another name "
+            "for the new line (CODELUPE_LINE)"
+        )
+
+
 def run_daemon(
-    settings: Settings, engine: Engine, *, stop: threading.Event, progress: Progress, once: bool = False
+    settings: Settings,
+    engine: Engine,
+    *,
+    stop: threading.Event,
+    progress: Progress,
+    once: bool = False,
+    company: Company | None = None,
 ) -> ExitCode:
-    """Tick until `stop` is set, or with `once` until the first finished round."""
+    """Wait for the database, then tick until `stop` is set, or with `once` until the first finished round."""
     from monitoring.server import create_app, serve  # Flask: a single tick does without
 
     ctx = make_context(settings, engine, stop, progress)
@@ -88,15 +113,47 @@ def run_daemon(
     log.info("the daemon answers at %s", server.url, extra={"event": "daemon_started", "url": server.url})
     # Stopped before its round is over, `--once` has not done what it was asked to.
     loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
-    scheduler = _schedule(ctx, loop)
+    company = company or Company()
+    with closing(server), cut_when_stopped(engine, stop):
+        if until_stopped(stop, lambda: _start(ctx, settings, company)):
+            with company.beside(engine, progress):
+                _run_clock(ctx, loop)
+    return loop.exit_code
+
+
+def _start(ctx: Context, settings: Settings, company: Company) -> bool:
+    """Make the database ready for the first tick, however long it is away; return whether that came before a stop."""
+
+    def prepare() -> None:
+        prepare_tables(settings, ctx.engine, migrate=company.migrates)
+        open_own_line(ctx)
+        with ctx.engine.begin() as conn:
+            company.queue(conn)
+
+    is_ready = outlast(prepare, stop=ctx.stop, away=ctx.live.database_away)
+    if is_ready:
+        ctx.live.database_back()
+        ctx.live.alive()
+    return is_ready
+
+
+def _run_clock(ctx: Context, loop: "Loop") -> None:
+    settings = ctx.settings
+    scheduler = start_clock(
+        {
+            "heartbeat": (loop.heartbeat, settings.line_lease_s / 4),
+            "tick": (loop.run, settings.check_interval_s),
+            "audit": (loop.audit, _HOUR_S),
+        }
+    )
+    watch = JumpWatch(scheduler)
     try:
-        stop.wait()
+        while not ctx.stop.wait(_JUMP_LOOK_S):
+            watch.look()
     finally:
         # Waits for the tick that runs: its child is stopping by the same event.
         scheduler.shutdown(wait=True)
-        server.close()
         loop.leave()
-    return loop.exit_code
 
 
 @dataclass(slots=True)
@@ -122,6 +179,7 @@ class Loop:
         outcome = "failed" if worked is None else "worked" if worked else "idle" if self.ctx.live.leading else "busy"
         if worked is not None:
             self.ctx.live.database_back()
+            self.ctx.live.step_worked()
             self._num_errors = 0
         record.record_tick(outcome, time.monotonic() - started)
         self.ctx.live.alive()
@@ -165,10 +223,12 @@ class Loop:
 
     def _take_error(self, error: Exception) -> None:
         if is_outage(error):
-            self.ctx.live.database_away(str(getattr(error, "orig", error)))
-            log.warning("the database is away; waiting for it", extra={"event": "database_away", "error": str(error)})
+            words = describe_outage(error)
+            self.ctx.live.database_away(words)
+            log.warning("the database is away; waiting for it: %s", words, extra={"event": "database_away"})
             return
         self._num_errors += 1
+        self.ctx.live.step_failed(error)
         record.record_loop_error("tick")
         log.error("a step failed and is tried again", exc_info=error, extra={"event": "tick_failed"})
 
@@ -197,26 +257,3 @@ class Loop:
     def _stop(self, code: ExitCode) -> None:
         self.exit_code = code
         self.ctx.stop.set()
-
-
-def _schedule(ctx: Context, loop: Loop) -> BackgroundScheduler:
-    """Start the clock: one tick at a time, missed ones skipped and counted, never replayed."""
-    scheduler = BackgroundScheduler(timezone=UTC)
-    once_at_a_time = {"max_instances": 1, "coalesce": True, "misfire_grace_time": None}
-    now = datetime.now(UTC)
-    settings = ctx.settings
-    jobs = (
-        (loop.heartbeat, "heartbeat", settings.line_lease_s / 4),
-        (loop.run, "tick", settings.check_interval_s),
-        (loop.audit, "audit", _HOUR_S),
-    )
-    for job, name, seconds in jobs:
-        scheduler.add_job(job, "interval", seconds=seconds, id=name, next_run_time=now, **once_at_a_time)
-    scheduler.add_listener(lambda event: _count_skipped(event.job_id), EVENT_JOB_MAX_INSTANCES)
-    scheduler.start()
-    return scheduler
-
-
-def _count_skipped(job: str) -> None:
-    if job == "tick":
-        record.record_skipped_tick()

@@ -60,11 +60,17 @@ class Reporter:
             rows_unaccounted=live.rows_unaccounted,
             paused=live.decision == ("wait", "paused"),
             lease_held=live.leading,
+            step_failing=live.step_error is not None,
         )
 
     def _details(self) -> dict[str, Any]:
         """Return the words behind the reasons, where there are any."""
         live = self.ctx.live
-        words = {"database": live.database_error, "version": live.damage, "last_failure": live.last_failure}
+        words = {
+            "database": live.database_error,
+            "step": live.step_error,
+            "version": live.damage,
+            "last_failure": live.last_failure,
+        }
         details = {name: text for name, text in words.items() if text}
         return {"details": details} if details else {}

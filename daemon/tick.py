@@ -8,17 +8,28 @@ from sqlalchemy import Connection
 from daemon import policy
 from daemon.config import DaemonSettings
 from daemon.context import Context, Led
-from daemon.job import Failure
+from daemon.failures import describe_failure, skip_probe
 from daemon.policy import Decision, Facts
 from daemon.reconcile import reconcile, show_line
-from daemon.rounds import advance, fail_run, sweep_jobs, wait
+from daemon.rounds import advance, cancel, sweep_jobs, wait
 from schema import failpoints
 from schema.database import fetch_now
 from schema.decisions import record_decision
 from schema.leases import check_fence
 from schema.lines import Line, fetch_line, request
 from schema.repositories import is_drained
-from schema.runs import Limits, Run, claim_run, count_pending, count_split, fetch_open_run
+from schema.runs import (
+    Limits,
+    Run,
+    claim_run,
+    count_pending,
+    count_split,
+    fetch_last_failure,
+    fetch_open_run,
+    fetch_run,
+)
+from schema.suspects import count_suspects
+from schema.tables import CLOSED_STATES
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +48,8 @@ def tick(ctx: Context) -> bool:
         run = fetch_open_run(conn, line.id)
     if ctx.live.leads(lease.fence):
         sweep_jobs(led, run)
+        _recall_failure(led)
+    _see_end(led, run)
     reconcile(led)
     if line.request == "cancel":
         return _cancel(led, run)
@@ -46,6 +59,25 @@ def tick(ctx: Context) -> bool:
         wait(led, "paused", {"run": run.number})
         return False
     return advance(led, run)
+
+
+def _recall_failure(led: Led) -> None:
+    """Show how the last run failed, if it did: a process that was restarted does not know."""
+    with led.ctx.engine.connect() as conn:
+        failed = fetch_last_failure(conn, led.line_id)
+    led.ctx.live.last_failure = None if failed is None else describe_failure(failed)
+
+
+def _see_end(led: Led, open_run: Run | None) -> None:
+    """Take note of the end of the run we followed, when the answer to the COMMIT that closed it never came."""
+    live = led.ctx.live
+    if live.run is None or (open_run is not None and open_run.uuid == live.run.uuid):
+        return
+    with led.ctx.engine.connect() as conn:
+        ended = fetch_run(conn, uuid=live.run.uuid)
+    if ended is not None and ended.state in CLOSED_STATES:
+        live.finished_run(ended, describe_failure(ended) if ended.state == "failed" else ended.reason or "")
+        sweep_jobs(led, open_run)
 
 
 def _stand_by(ctx: Context, line: Line) -> bool:
@@ -63,8 +95,8 @@ def _stand_by(ctx: Context, line: Line) -> bool:
 def _cancel(led: Led, run: Run | None) -> bool:
     """End the open run as the operator asked; without one there is nothing to cancel."""
     if run is not None:
-        stopped = Failure(reason="exception", message="cancelled by the operator", data_caused=False)
-        return fail_run(led, run, stopped, "cancelled")
+        cancel(led, run)
+        return True
     with led.ctx.engine.begin() as conn:
         request(conn, led.line_id, None)
     log.warning("asked to cancel, but no run is open", extra={"event": "nothing_to_cancel"})
@@ -94,6 +126,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         min_test_units=settings.min_test_units,
         sources_unfinished=not is_drained(conn),
         retry_in_s=max(0.0, (line.not_before - fetch_now(conn)).total_seconds()),
+        num_suspects=count_suspects(conn, line.id),
     )
     needed = policy.num_needed(facts)
     limits = limits_of(settings, for_base=needs_base)
@@ -107,13 +140,14 @@ def _start_run(led: Led, line: Line) -> bool:
     with ctx.engine.begin() as conn:
         facts = gather_facts(conn, line, settings)
         decision = policy.decide(facts)
-        record_decision(conn, line.id, verdict=decision.verdict, reason=decision.reason, inputs=facts.as_inputs())
-    ctx.live.decided(decision.verdict, decision.reason, facts)
+        inputs = facts.as_inputs() | ({"missing": decision.missing} if decision.missing else {})
+        record_decision(conn, line.id, verdict=decision.verdict, reason=decision.reason, inputs=inputs)
+    ctx.live.decided(decision.verdict, decision.reason, facts, missing=decision.missing)
     if decision.verdict == "wait":
         return False
     run = _claim(led, line, decision, num_needed=policy.num_needed(facts))
     if run is None:
-        return False
+        return decision.reason == "bisecting"  # the half to be tried is empty; the other one follows at once
     failpoints.hit("run.after_claim")
     log.info(
         "run %d of line %s claimed: %s",
@@ -127,7 +161,7 @@ def _start_run(led: Led, line: Line) -> bool:
 
 def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run | None:
     settings = led.ctx.settings
-    for_base = decision.verdict == "make_base"
+    for_base, probe = decision.verdict == "make_base", decision.reason == "bisecting"
     with led.ctx.engine.begin() as conn:
         check_fence(conn, led.lease)
         run = claim_run(
@@ -140,9 +174,12 @@ def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run 
             min_rows=1 if for_base else num_needed,
             config=settings.model_dump(mode="json"),
             parent_version=line.current_version,
-            replay_share=0.0 if for_base else settings.replay_share,
+            replay_share=0.0 if for_base or probe else settings.replay_share,
             by_hash_share=settings.base_share if for_base else None,
+            probe=probe,
         )
+        if run is None and probe:
+            skip_probe(conn, line.id)
         if run is not None and line.request == "train":
             request(conn, line.id, None)
     return run

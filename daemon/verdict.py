@@ -13,9 +13,10 @@ from daemon.provenance import code_revision, write_model_card
 from daemon.publish import folder_bytes, publish_folder
 from schema import failpoints
 from schema.decisions import record_decision
+from schema.evaluations import save_evaluations
 from schema.leases import check_fence
 from schema.lines import back_off, set_tokenizer
-from schema.runs import Run, advance_run, count_members, release_run, save_evaluations
+from schema.runs import Run, advance_run, count_members, release_run
 from schema.versions import fetch_version, next_version_number, promote, save_version, set_verdict
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,13 @@ def _close(
     save_evaluations(conn, run.id, evaluation_rows(evaluation))
     state, reason = _STATES[gate.verdict], gate.reason
     if state == "promoted" and not promote(
-        conn, line_id=led.line_id, version=run.version, expected=run.parent_version, actor="gate", reason=gate.summary()
+        conn,
+        line_id=led.line_id,
+        version=run.version,
+        expected=run.parent_version,
+        actor="gate",
+        reason=gate.summary(),
+        lease=led.lease,
     ):
         # Somebody promoted or rolled back meanwhile: this candidate was judged against another incumbent.
         state, reason = "held", "incumbent_changed"

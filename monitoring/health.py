@@ -33,6 +33,10 @@ class Facts:
     rows_unaccounted: int = 0
     paused: bool = False
     lease_held: bool = True
+    full_disk: str = ""
+    """The folder that the last work found no space in."""
+    step_failing: bool = False
+    """Whether the last step broke off with an error and waits for another try."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ def _rules(facts: Facts) -> list[tuple[bool, Status, str]]:
     return [
         (facts.silent_s > facts.max_silent_s, "down", "loop_silent"),
         (not facts.database_up, "degraded", "database_away"),
+        (facts.full_disk != "", "degraded", f"disk_full: {facts.full_disk}"),
+        (facts.step_failing, "degraded", "step_failing"),
         (facts.rows_unaccounted > 0, "degraded", "rows_unaccounted"),
         (facts.trains and has_version and not facts.version_verified, "degraded", "version_unverified"),
         (facts.failures_in_a_row >= MAX_FAILURES_IN_A_ROW, "degraded", "runs_failing"),

@@ -24,11 +24,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a `_created` twin 
 REGISTRY: Final = CollectorRegistry()
 
 INGEST_OUTCOMES: Final = ("new", "known", "superseded", "excluded", "refused")
-REPOSITORY_OUTCOMES: Final = ("done", "refused", "retried", "dead")
+REPOSITORY_OUTCOMES: Final = ("done", "refused", "retried", "dead", "disk_full")
 QUEUE_STATES: Final = ("queued", "working", "done", "refused", "dead")
 TICK_OUTCOMES: Final = ("worked", "idle", "busy", "failed")
 RUN_STATES: Final = ("idle", "claimed", "training", "evaluating")
 RUN_OUTCOMES: Final = ("promoted", "held", "rejected", "failed")
+FAILURE_REASONS: Final = (
+    *("nan", "loss_spike", "out_of_memory", "data", "base_missing", "disk", "device", "exception"),
+    *("damaged", "interrupted", "cancelled"),
+)
 LOOPS: Final = ("ingest", "tick", "child_reader", "audit")
 UNKNOWN: Final = math.nan
 
@@ -127,12 +131,15 @@ BACKLOG_ROWS = _gauge("daemon_backlog_rows", "Rows that the next run could claim
 THRESHOLD_ROWS = _gauge("daemon_threshold_rows", "Rows that the next run needs")
 LEASE_HELD = _gauge("daemon_lease_held", "1 while this process holds the line's lease")
 PAUSED = _gauge("daemon_paused", "1 while the operator has paused the line")
-FAILURES_IN_A_ROW = _gauge("daemon_failures_in_a_row", "Failed runs since the last one that ended otherwise")
+FAILURES_IN_A_ROW = _gauge(
+    "daemon_failures_in_a_row", "Failed runs since the last one that ended otherwise; a passed probe is none"
+)
 
 # --- the run, live ----------------------------------------------------------------------------------------------------
 RUN_NUMBER = _gauge("run_number", "Number of the open run, or of the last one")
 RUN_STATE = _gauge("run_state", "1 for the state of the open run, 0 for the others; idle when none is open", "state")
 RUNS = _counter("runs_total", "Closed runs, by outcome", "outcome")
+RUNS_FAILED = _counter("runs_failed_total", "Failed runs, by reason", "reason")
 RUN_SECONDS = _histogram("run_seconds", "From claim to verdict, by outcome", LONG_S, "outcome")
 TRAIN_PHASE = _gauge("train_phase", "1 for what the child is doing; absent without a child", "phase")
 TRAIN_STEP = _gauge("train_step", "Optimizer steps done")
@@ -150,6 +157,9 @@ TRAIN_PROGRESS_TIMESTAMP = _gauge(
 )
 TRAIN_ATTENTION_INFO = _gauge("train_attention_info", "1, with the attention implementation as label", "implementation")
 TRAIN_OOM_EVENTS = _counter("train_oom_events_total", "Times that training ran out of device memory")
+TRAIN_CHECKPOINT_FAILURES = _counter(
+    "train_checkpoint_failures_total", "Checkpoints that the disk did not take; training went on without them"
+)
 TRAIN_CHECKPOINT_SECONDS = _histogram("train_checkpoint_seconds", "Duration of writing a checkpoint", SHORT_S)
 TRAIN_CHECKPOINT_TIMESTAMP = _gauge(
     "train_checkpoint_timestamp_seconds", "When the last checkpoint was written, Unix time"
@@ -172,6 +182,7 @@ for _metric, _label, _values in (
     (INGEST_REPOSITORIES, "outcome", REPOSITORY_OUTCOMES),
     (TICKS, "outcome", TICK_OUTCOMES),
     (RUNS, "outcome", RUN_OUTCOMES),
+    (RUNS_FAILED, "reason", FAILURE_REASONS),
     (LOOP_ERRORS, "loop", LOOPS),
 ):
     for _value in _values:  # a counter must be seen at 0, or rate() misses its first event

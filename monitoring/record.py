@@ -119,8 +119,13 @@ def record_run_state(state: str | None, *, number: int | None = None) -> None:
         metrics.RUN_NUMBER.set(number)
 
 
-def record_closed_run(outcome: str, seconds: float) -> None:
-    """Count a run that ended (metrics.RUN_OUTCOMES), `seconds` after its claim; no run is open then."""
+def record_closed_run(outcome: str, seconds: float, *, reason: str | None = None) -> None:
+    """Count a run that ended (metrics.RUN_OUTCOMES), `seconds` after its claim; no run is open then.
+
+    `reason` is why it failed, if it did (metrics.FAILURE_REASONS).
+    """
+    if reason is not None:
+        metrics.RUNS_FAILED.labels(reason if reason in metrics.FAILURE_REASONS else "exception").inc()
     metrics.RUNS.labels(outcome).inc()
     metrics.RUN_SECONDS.labels(outcome).observe(seconds)
     record_run_state(None)
@@ -174,8 +179,10 @@ def _take_attention(event: Mapping[str, Any]) -> None:
 
 
 def _take_note(event: Mapping[str, Any]) -> None:
-    if event.get("note") == "out_of_memory":
-        metrics.TRAIN_OOM_EVENTS.inc()
+    counters = {"out_of_memory": metrics.TRAIN_OOM_EVENTS, "checkpoint_failed": metrics.TRAIN_CHECKPOINT_FAILURES}
+    counter = counters.get(str(event.get("note")))
+    if counter is not None:
+        counter.inc()
 
 
 _HANDLERS: dict[str, Callable[[Mapping[str, Any]], None]] = {

@@ -106,16 +106,3 @@ def exclude_items(conn: sa.Connection, file_ids: Sequence[int]) -> None:
         )
         .values(excluded_reason=ProcessedFile.excluded_reason)
     )
-
-
-def quarantine_items(
-    conn: sa.Connection, line_id: int, item_ids: Sequence[int], reason: str, *, item_kind: str = FILE
-) -> int:
-    """Keep items of one line from being claimed again, with the reason; return how many."""
-    lock_ingest(conn)
-    suspects = sa.update(QueueItem).where(
-        QueueItem.line_id == line_id,
-        QueueItem.item_kind == item_kind,
-        QueueItem.item_id == sa.any_(sa.literal(list(item_ids), sa.ARRAY(sa.BigInteger))),
-    )
-    return conn.execute(suspects.values(quarantined_reason=reason)).rowcount

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 ENVIRONMENT_VARIABLE = "CODELUPE_FAILPOINTS"
 NAMES = frozenset(
     {
+        "ingest.before_scratch",
         "ingest.before_save",
         "ingest.after_save",
         "ingest.before_finish",
@@ -20,12 +21,18 @@ NAMES = frozenset(
         "run.before_training",
         "run.after_training",
         "run.after_evaluation",
+        "run.before_release",
+        "run.after_release",
+        "probe.after_pass",
+        "file.before_sync",
         "publish.before_rename",
         "publish.after_rename",
         "publish.before_promote",
         "publish.after_promote",
+        "publish.before_symlink",
         "publish.after_symlink",
         "state_file.before_rename",
+        "checkpoint.before_write",
         "checkpoint.before_rename",
         "checkpoint.after_rename",
     }

@@ -18,11 +18,11 @@ _CLAIM = """
     ),
     taken AS (
         SELECT * FROM counted
-        WHERE num_fresh >= :min_rows AND ordinal < :max_rows
+        WHERE num_fresh >= :min_rows AND ordinal < coalesce(:max_rows, ordinal + 1)
             AND (ordinal = 0 OR chars_so_far <= coalesce(:max_chars_total, chars_so_far))
     ),
     marked AS (
-        UPDATE training_queue q SET run_id = :run_id, waiting = false
+        UPDATE training_queue q SET run_id = :run_id, waiting = false, quarantined_reason = NULL
         FROM taken t
         WHERE q.line_id = :line_id AND q.item_kind = t.item_kind AND q.item_id = t.item_id
     )
@@ -50,6 +50,14 @@ _BY_HASH = """
         FROM training_queue JOIN units USING (unit)
         WHERE {pending} AND units.unit_order <= greatest(1, floor(:share * units.num_units))
         FOR UPDATE OF training_queue SKIP LOCKED
+    )
+"""
+# The suspects to be tried next (schema/suspects.py), all of them: whatever the limits are by now.
+_PROBE = """
+    picked AS MATERIALIZED (
+        SELECT item_kind, item_id, num_chars, waiting, rank, 0 AS unit_order FROM training_queue
+        WHERE line_id = :line_id AND quarantined_reason = 'probe' AND run_id IS NULL AND excluded_reason IS NULL
+        FOR UPDATE
     )
 """
 _REPLAY = sa.text(
@@ -94,6 +102,13 @@ def claim_items(
         "share": share,
     }
     return conn.execute(_claim(line_id, limits, by_hash=share is not None), values).rowcount
+
+
+def claim_probe(conn: sa.Connection, run_id: int, line_id: int) -> int:
+    """Move the rows that are to be tried next into a run, in order; return how many (0: all excluded meanwhile)."""
+    lock_ingest(conn)
+    values = {"run_id": run_id, "line_id": line_id, "min_rows": 0, "max_rows": None, "max_chars_total": None}
+    return conn.execute(sa.text(_CLAIM.format(picked=_PROBE)), values | {"role": "train"}).rowcount
 
 
 def add_replay(

@@ -1,18 +1,17 @@
 """Runs and their states: claim, advance, release, and what they measured. Every write checks the fence (I5)."""
 
 import datetime as dt
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from schema import ledger
-from schema.backlog import Limits, count_pending, quarantine_items
+from schema.backlog import Limits, count_pending
 from schema.leases import HeldLease, check_fence
 from schema.members import Member, count_members, count_split, fetch_held_out, stream_members
-from schema.tables import CLOSED_STATES, OPEN_STATES, Evaluation, Line
+from schema.suspects import PROBE, count_suspects
+from schema.tables import CLOSED_STATES, OPEN_STATES, Line
 from schema.tables import TrainingRun as Table
 
 __all__ = [
@@ -26,14 +25,12 @@ __all__ = [
     "count_members",
     "count_pending",
     "count_split",
-    "fetch_evaluations",
     "fetch_held_out",
+    "fetch_last_failure",
     "fetch_open_run",
     "fetch_run",
     "fetch_runs",
-    "quarantine_items",
     "release_run",
-    "save_evaluations",
     "stream_members",
 ]
 
@@ -89,13 +86,15 @@ def claim_run(
     parent_version: int | None,
     replay_share: float = 0.0,
     by_hash_share: float | None = None,
+    probe: bool = False,
 ) -> Run | None:
     """Open a run with the best pending rows, those that wait after the fresh ones; the rest stays pending.
 
     None, and nothing changed, with fewer than `min_rows` fresh rows to choose from (or none at all). `limits` then cut
     the choice, but never to nothing, so what `count_pending` promised can be claimed. An adapter run also gets
     `replay_share` as many rows of role replay, sampled from what the line has consumed before. With `by_hash_share` the
-    run takes whole split units, by hash, at most that share of those with pending rows.
+    run takes whole split units, by hash, at most that share of those with pending rows. A `probe` takes the suspects
+    that are to be tried next, and nothing else.
 
     Raises:
         StaleFence: the lease is another's. RunOpen: the line has an open run.
@@ -118,10 +117,14 @@ def claim_run(
         base_revision=line.base_revision,
         parent_version=parent_version,
         members_digest="",
+        figures={PROBE: count_suspects(conn, line_id)} if probe else {},
     )
     run_id, number = conn.execute(new.returning(Table.id, Table.number)).one()
     role = "base" if kind == "base" else "train"
-    num_taken = ledger.claim_items(conn, run_id, line_id, limits, min_rows=min_rows, role=role, share=by_hash_share)
+    if probe:
+        num_taken = ledger.claim_probe(conn, run_id, line_id)
+    else:
+        num_taken = ledger.claim_items(conn, run_id, line_id, limits, min_rows=min_rows, role=role, share=by_hash_share)
     if num_taken == 0:
         savepoint.rollback()
         return None
@@ -168,6 +171,14 @@ def fetch_runs(conn: sa.Connection, line_id: int, *, limit: int) -> list[Run]:
     return [Run(*row) for row in conn.execute(newest)]
 
 
+def fetch_last_failure(conn: sa.Connection, line_id: int) -> Run | None:
+    """Fetch a line's last run if it failed; a probe that went through only narrowed down why."""
+    ended = sa.and_(Table.state.in_(CLOSED_STATES), Table.reason.is_distinct_from("probe_passed"))
+    newest = sa.select(*_COLUMNS).where(Table.line_id == line_id, ended).order_by(Table.number.desc()).limit(1)
+    row = conn.execute(newest).one_or_none()
+    return Run(*row) if row and row.state == "failed" else None
+
+
 def advance_run(
     conn: sa.Connection,
     run: Run,
@@ -194,7 +205,16 @@ def advance_run(
     )
 
 
-def release_run(conn: sa.Connection, run: Run, *, lease: HeldLease, to: str, reason: str, waiting: bool) -> Run:
+def release_run(
+    conn: sa.Connection,
+    run: Run,
+    *,
+    lease: HeldLease,
+    to: str,
+    reason: str,
+    waiting: bool,
+    figures: dict[str, Any] | None = None,
+) -> Run:
     """End a run as held, rejected or failed and give its rows back; the ledger keeps what they were (I2).
 
     `waiting` rows are claimed again only beside enough fresh ones. Raises like `advance_run`.
@@ -202,27 +222,9 @@ def release_run(conn: sa.Connection, run: Run, *, lease: HeldLease, to: str, rea
     if to not in _RELEASING:
         msg = f"a run is released as {', '.join(_RELEASING)}, not {to!r}"
         raise ValueError(msg)
-    released = _move(conn, run, lease, to, {}, {"reason": reason})
+    released = _move(conn, run, lease, to, figures or {}, {"reason": reason})
     ledger.release_items(conn, run.id, waiting=waiting)
     return released
-
-
-def save_evaluations(conn: sa.Connection, run_id: int, rows: Sequence[dict[str, Any]]) -> None:
-    """Store figures (model, eval_set, metric, language, unit, value, num_bytes); the same one again replaces it."""
-    new = insert(Evaluation)
-    key = ("run_id", "model", "eval_set", "metric", "language", "unit")
-    again = new.on_conflict_do_update(
-        index_elements=key, set_={name: new.excluded[name] for name in ("value", "num_bytes", "created_at")}
-    )
-    if rows:
-        conn.execute(again, [{"language": "", "unit": ""} | row | {"run_id": run_id} for row in rows])
-
-
-def fetch_evaluations(conn: sa.Connection, run_id: int) -> list[dict[str, Any]]:
-    """Fetch the figures of a run, every column of them, in the order of their key."""
-    key = (Evaluation.model, Evaluation.eval_set, Evaluation.metric, Evaluation.language, Evaluation.unit)
-    rows = conn.execute(sa.select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(*key))
-    return [dict(row) for row in rows.mappings()]
 
 
 def _next_number(line_id: int, kind: str) -> sa.ColumnElement[int]:

@@ -193,7 +193,7 @@ class QueueItem(Base):
     # Released by a held or rejected run: claimed only beside a threshold of further rows (I2).
     waiting: Mapped[bool] = mapped_column(server_default=sa.false())
     excluded_reason: Mapped[str | None]  # the item's, copied
-    quarantined_reason: Mapped[str | None]
+    quarantined_reason: Mapped[str | None]  # why it is never claimed; or probe | suspect (schema/suspects.py)
     __table_args__ = (
         sa.CheckConstraint(_one_of("split", SPLITS), name="split"),
         # count_pending: a range of the eligible scores, so that rows below the quality threshold, pending for ever,
@@ -225,6 +225,13 @@ class QueueItem(Base):
             "line_id",
             "split",
             postgresql_where=sa.text("split <> 'train' AND excluded_reason IS NULL"),
+        ),
+        # count_suspects: in every tick; and what is to be given back
+        sa.Index(
+            "ix_training_queue_quarantined",
+            "line_id",
+            "quarantined_reason",
+            postgresql_where=sa.text("quarantined_reason IS NOT NULL"),
         ),
         # release_run: the items of one run
         sa.Index("ix_training_queue_run_id", "run_id", postgresql_where=sa.text("run_id IS NOT NULL")),

@@ -12,7 +12,7 @@ from schema.files import NewFile, Saved, save_files
 from schema.leases import HeldLease, acquire_lease
 from schema.repositories import Claim, add_source, claim_repository, finish_repository
 from schema.runs import Limits, Run, claim_run
-from schema.tables import ProcessedFile
+from schema.tables import ProcessedFile, QueueItem
 
 ANY = Limits(min_score=0, min_chars=0, max_chars_total=None, max_rows=100_000)
 _numbers = itertools.count(1)
@@ -94,6 +94,12 @@ def fetch_file(conn: sa.Connection, file_id: int) -> dict[str, Any]:
 def save(conn: sa.Connection, claim: Claim, *files: NewFile) -> Saved:
     """Store these files under a claim."""
     return save_files(conn, claim, files)
+
+
+def quarantine(conn: sa.Connection, line_id: int, item_ids: list[int], reason: str) -> None:
+    """Quarantine rows of a line, as the search for a row at fault does."""
+    chosen = (QueueItem.line_id == line_id, QueueItem.item_id.in_(item_ids))
+    conn.execute(sa.update(QueueItem).where(*chosen).values(quarantined_reason=reason))
 
 
 def hold_line(conn: sa.Connection, name: str = "line:qwen", holder: str = "daemon") -> HeldLease:

@@ -8,8 +8,9 @@ from daemon.publish import verify_folder
 from daemon.tick import tick
 from schema import failpoints
 from schema.audit import audit
+from schema.evaluations import fetch_evaluations
 from schema.lines import fetch_line, request
-from schema.runs import fetch_evaluations, fetch_run, fetch_runs
+from schema.runs import fetch_run, fetch_runs
 from schema.versions import fetch_promotions, fetch_versions, promote
 from tests.daemon.conclusions import conclude_with
 

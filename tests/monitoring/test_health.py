@@ -17,6 +17,7 @@ WELL = {"database_up": True, "silent_s": 1.0, "max_silent_s": 60.0, "current_ver
         ({"version_verified": False}, "degraded", ["version_unverified"], True),
         ({"failures_in_a_row": 2}, "ok", [], True),
         ({"failures_in_a_row": 3}, "degraded", ["runs_failing"], True),
+        ({"step_failing": True}, "degraded", ["step_failing"], True),
         ({"rows_unaccounted": 1}, "degraded", ["rows_unaccounted"], True),
         ({"silent_s": 61.0}, "down", ["loop_silent"], False),
         ({"silent_s": 61.0, "started": False}, "down", ["loop_silent", "starting"], False),

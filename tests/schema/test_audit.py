@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from schema.audit import STATES, audit
 from schema.files import exclude_files
 from schema.lines import open_line
-from schema.runs import Limits, advance_run, quarantine_items, release_run
-from tests.builders import add_files, add_repository, hold_line, open_run
+from schema.runs import Limits, advance_run, release_run
+from tests.builders import add_files, add_repository, hold_line, open_run, quarantine
 
 EMPTY = dict.fromkeys(STATES, 0)
 
@@ -43,7 +43,7 @@ def test_every_state_is_counted_once(conn, trained):
     suspect, gone = conn.execute(
         sa.text("SELECT item_id FROM training_queue WHERE run_id IS NULL AND split = 'train' ORDER BY 1")
     ).scalars()
-    quarantine_items(conn, trained.id, [suspect], "nan")
+    quarantine(conn, trained.id, [suspect], "nan")
     exclude_files(conn, [gone], "vanished")
     report = audit(conn)
     states = {"trained": 2, "claimed": 1, "held_out": 1, "quarantined": 1, "excluded": 1, "pending": 0}

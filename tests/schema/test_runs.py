@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from schema.audit import audit
 from schema.backlog import AGE_POINT_S
+from schema.evaluations import fetch_evaluations, save_evaluations
 from schema.files import exclude_files
 from schema.leases import StaleFence
 from schema.lines import open_line
@@ -18,17 +19,24 @@ from schema.runs import (
     count_members,
     count_pending,
     count_split,
-    fetch_evaluations,
     fetch_held_out,
     fetch_open_run,
     fetch_run,
     fetch_runs,
-    quarantine_items,
     release_run,
-    save_evaluations,
     stream_members,
 )
-from tests.builders import ANY, add_files, add_repository, claim_source, hold_line, make_file, open_run, save
+from tests.builders import (
+    ANY,
+    add_files,
+    add_repository,
+    claim_source,
+    hold_line,
+    make_file,
+    open_run,
+    quarantine,
+    save,
+)
 
 
 @pytest.fixture
@@ -126,7 +134,7 @@ def test_held_out_excluded_and_quarantined_rows_are_not_claimed(conn, line, leas
     add_files(conn, repository_id, 1, split="test")
     good, excluded, suspect = add_files(conn, repository_id, 3)
     exclude_files(conn, [excluded], "vanished")
-    assert quarantine_items(conn, line.id, [suspect], "nan") == 1
+    quarantine(conn, line.id, [suspect], "nan")
     assert fetch_ids(conn, open_run(conn, line.id, lease)) == [good]
     states = audit(conn).by_state
     assert (states["held_out"], states["excluded"], states["quarantined"], states["claimed"]) == (1, 1, 1, 1)
@@ -254,7 +262,7 @@ def test_what_must_not_be_seen_again_is_not_replayed(loss, conn, line, lease, re
     elif loss == "excluded":
         exclude_files(conn, [gone], "vanished")
     elif loss == "quarantined":
-        quarantine_items(conn, line.id, [gone], "nan")
+        quarantine(conn, line.id, [gone], "nan")
     add_files(conn, repository_id, 4)
     run = open_run(conn, line.id, lease, limits=limits(max_rows=4), replay_share=1.0)
     assert fetch_ids(conn, run, "replay") == [kept]
