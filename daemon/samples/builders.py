@@ -62,7 +62,7 @@ def plain_samples(item: Item, tokenizer: Tokenizer, settings: SampleSettings) ->
     num_bytes = len(item.content.encode())
     parts = [ids[start : start + settings.sequence_tokens] for start in range(0, len(ids), settings.sequence_tokens)]
     return [
-        Sample(part, 0, num_bytes * len(part) // len(ids), item.item_id, item.language, item.unit, "plain")
+        Sample(part, 0, num_bytes * len(part) // len(ids), item.item_id, item.path, item.language, item.unit, "plain")
         for part in parts
         if len(part) > 1
     ]

@@ -29,6 +29,8 @@ class Sample:
     completion_bytes: int
     """UTF-8 bytes of the completion's text."""
     item_id: int
+    path: str
+    """Of the item, to name it by."""
     language: str
     unit: str
     kind: Kind
@@ -99,6 +101,7 @@ def finish(draft: Draft, parts: tuple[Ids, Ids, Ids], frames: Frames, sequence_t
         prompt_tokens=len(prompt),
         completion_bytes=len(draft.completion.encode()),
         item_id=draft.item.item_id,
+        path=draft.item.path,
         language=draft.item.language,
         unit=draft.item.unit,
         kind=draft.kind,

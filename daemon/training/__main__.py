@@ -1,16 +1,15 @@
 """`python -m daemon.training VERB JOB_DIR`: one verb as a child. Files: daemon/job.py; pipe: child.py."""
 
-import errno
 import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 
-from daemon.job import DONE, FAILED, STOPPED, Failure, Job
-from daemon.training.child import Child, Failed, Stopped, means_out_of_memory, open_child, save_failure
+from daemon.job import DONE, FAILED, STOPPED, Job
+from daemon.training.child import Child, Stopped, open_child, save_failure
+from daemon.training.failures import classify
 from schema import failpoints
 
 VERBS = ("pretrain", "train", "evaluate", "complete")
@@ -31,8 +30,6 @@ def run(verb: str, job_dir: Path, child: Child) -> int:
         work(verb, job_dir, child)
     except Stopped:
         return STOPPED
-    except Failed as error:
-        failure = error.failure.model_copy(update={"traceback": traceback.format_exc()})
     except Exception as error:  # noqa: BLE001  (the edge of the child: the parent must learn why)
         failure = classify(error)
     else:
@@ -71,23 +68,9 @@ def set_environment(environment: MutableMapping[str, str]) -> None:
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("DO_NOT_TRACK", "1")
     environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    environment.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a service of the hub is asked to convert
     environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-
-
-def classify(error: Exception) -> Failure:
-    """Say what kind of failure an unexpected error is."""
-    text = f"{type(error).__name__}: {error}"
-    reason = "exception"
-    if means_out_of_memory(error):
-        reason = "out_of_memory"
-    elif isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
-        reason = "disk"
-    elif "CUDA error" in text or "AcceleratorError" in text:
-        reason = "device"
-    return Failure.model_validate(
-        {"reason": reason, "message": text, "data_caused": False, "traceback": traceback.format_exc()}
-    )
 
 
 if __name__ == "__main__":

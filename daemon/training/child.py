@@ -14,9 +14,6 @@ from daemon.job import FAILED, Event, Failure
 
 Reason = Literal["nan", "loss_spike", "out_of_memory", "data", "base_missing", "disk", "device", "exception"]
 
-# What a RuntimeError says when it means that memory is short: the CPU's allocator, the driver, cuBLAS.
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-
 
 class Stopped(Exception):
     """The parent asked to stop, and what had to be kept is on disk."""
@@ -90,13 +87,6 @@ def _obey(child: Child) -> None:
             if line.strip() and json.loads(line).get("command") == "stop":
                 child.request_stop()
     os._exit(FAILED)
-
-
-def means_out_of_memory(error: Exception) -> bool:
-    """Whether an error, by its type or by its words, says that memory does not suffice."""
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def save_failure(job_dir: Path, failure: Failure) -> None:

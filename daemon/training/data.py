@@ -1,32 +1,87 @@
 """From job files to batches: items are read and verified, samples packed into rows, rows collated."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import ValidationError
+from tokenizers import Tokenizer
 from torch.utils.data import Dataset
 
+from daemon.config import SampleSettings
 from daemon.job import Item
-from daemon.samples import Sample, pack
+from daemon.samples import NoRoom, Sample, build_all, pack
 from daemon.training.child import Failed
+from daemon.training.failures import blaming
 
 Batch = dict[str, Any]
 Row = list[Sample]
+_BATCH = 64  # items whose samples are built together
 ATTENTION_KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 
 
 def read_items(path: Path) -> Iterator[Item]:
-    """Yield the items of a job file in its order; raise Failed(data) where one is not what was claimed."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            item = Item.model_validate_json(line)
+    """Yield the items of a job file in its order; raise Failed(disk) where it is not what was written."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                item = Item.model_validate_json(line)
+            except ValidationError as error:
+                # Not its words: they quote the line.
+                raise Failed("disk", f"{path}: line {number} is damaged, no item can be read from it") from error
             if sha256(item.content.encode()).hexdigest() != item.sha256:
-                raise Failed("data", f"{path.name}: item {item.item_id} differs from its SHA-256", data_caused=True)
+                raise Failed("disk", f"{path}: line {number}, item {item.item_id}, differs from its SHA-256")
             yield item
+
+
+def name_of(item: Item | Sample) -> str:
+    """Return how a failure names an item."""
+    return f"item {item.item_id} ({item.path})"
+
+
+def names_of(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the items in packed rows, each once."""
+    return list(dict.fromkeys(name_of(sample) for row in rows for sample in row))
+
+
+def build_samples_of(
+    items: Iterable[Item],
+    tokenizer: Tokenizer,
+    settings: SampleSettings,
+    *,
+    seed: int | None,
+    on_drop: Callable[[str], None] | None = None,
+) -> Iterator[Sample]:
+    """Yield the samples of many items, as `build_all` does.
+
+    Raises:
+        Failed: naming the item that raised something, which is data-caused with a seed, for then it is to be learned.
+    """
+    pending = iter(items)
+    while batch := list(islice(pending, _BATCH)):
+        try:
+            with blaming([name_of(item) for item in batch], claimed=seed is not None), _settings_at_fault():
+                samples = list(build_all(batch, tokenizer, settings, seed=seed, on_drop=on_drop))
+        except Failed as failed:
+            if failed.failure.reason == "exception" and len(batch) > 1:
+                for item in batch:  # alone, the one at fault raises it again, with its own name
+                    list(build_samples_of([item], tokenizer, settings, seed=seed))
+            raise
+        yield from samples
+
+
+@contextlib.contextmanager
+def _settings_at_fault() -> Iterator[None]:
+    try:
+        yield
+    except NoRoom as error:
+        raise Failed("exception", str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

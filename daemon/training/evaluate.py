@@ -12,10 +12,10 @@ import torch
 
 from daemon.files import write_json
 from daemon.job import TEST, EvaluationResult, Item, ItemBits, Job
-from daemon.samples import Sample, build_all
+from daemon.samples import Sample
 from daemon.training.attention import choose_attention
 from daemon.training.child import Child
-from daemon.training.data import collate, pack_rows, read_items
+from daemon.training.data import build_samples_of, collate, pack_rows, read_items
 from daemon.training.lora import load_adapters
 from daemon.training.loss import token_losses
 from daemon.training.model import compute_dtype, head, hidden_at_targets, load_base, load_base_tokenizer, prepare_device
@@ -30,7 +30,7 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
     child.phase("tokenize")
     tokenizer = load_base_tokenizer(job)
     items = list(read_items(job_dir / TEST))
-    samples = choose_pieces(build_all(items, tokenizer, settings, seed=None), settings.eval_pieces)
+    samples = choose_pieces(build_samples_of(items, tokenizer, settings, seed=None), settings.eval_pieces)
     child.phase("load")
     model = load_base(job, attention)
     adapters = {"candidate": job_dir / "adapter"}

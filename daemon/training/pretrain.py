@@ -11,10 +11,11 @@ from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config
 
 from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, Item, Job
-from daemon.samples import SPECIAL_TOKENS, build_samples, plain_samples, train_tokenizer
+from daemon.samples import SPECIAL_TOKENS, plain_samples, train_tokenizer
 from daemon.training.attention import choose_attention
 from daemon.training.child import Child, Failed
-from daemon.training.data import PackedRows, pack_rows, read_items
+from daemon.training.data import PackedRows, build_samples_of, name_of, pack_rows, read_items
+from daemon.training.failures import blaming
 from daemon.training.folders import new_folder
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.report import save_result
@@ -44,7 +45,7 @@ def pretrain(job: Job, job_dir: Path, child: Child) -> None:
     child.phase("tokenizer")
     members = list(read_items(job_dir / MEMBERS))
     if not members:
-        raise Failed("data", "run 0 has no members", data_caused=True)
+        raise Failed("disk", f"{job_dir / MEMBERS} is empty: it has lost its rows")
     tokenizer = train_tokenizer([item.content for item in members], settings.vocabulary)
 
     child.phase("tokenize")
@@ -81,12 +82,15 @@ def make_curriculum(members: list[Item], tokenizer: Tokenizer, job: Job) -> tupl
     for index in order:
         item = members[index]
         if num_framed > 0:
-            samples = build_samples(item, tokenizer, settings, seed=job.seed)
+            samples = build_samples_of([item], tokenizer, settings, seed=job.seed)
             framed += [dataclasses.replace(sample, prompt_tokens=0) for sample in samples]
             num_framed -= len(item.content)
         else:
-            plain += plain_samples(item, tokenizer, settings)
+            with blaming([name_of(item)]):
+                plain += plain_samples(item, tokenizer, settings)
     rows = [pack_rows(part, settings.sequence_tokens, seed=job.seed).rows for part in (plain, framed)]
+    if not (plain or framed):
+        raise Failed("data", f"the {len(members)} claimed rows give no sample", data_caused=True)
     return PackedRows(rows[0] + rows[1]), len(plain) + len(framed)
 
 

@@ -14,17 +14,18 @@ from tokenizers import Tokenizer
 
 from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, VALIDATION, Item, Job
-from daemon.samples import Sample, build_all
+from daemon.samples import Sample
 from daemon.training.attention import choose_attention
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Child, Failed
-from daemon.training.data import PackedRows, pack_rows, read_items
+from daemon.training.data import PackedRows, build_samples_of, pack_rows, read_items
 from daemon.training.evaluate import choose_pieces
+from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.model import compute_dtype, load_base, load_base_tokenizer, prepare_device
 from daemon.training.report import save_result
-from daemon.training.trainer import PROGRESS, OutOfMemory, PackedTrainer, Plan, Progress
+from daemon.training.trainer import PROGRESS, PackedTrainer, Plan, Progress
 
 CHECKPOINTS = "checkpoints"
 EVALS_PER_RUN = 8  # at least so many, however short the run
@@ -39,6 +40,7 @@ def train(job: Job, job_dir: Path, child: Child) -> None:
             return train_once(job, job_dir, child, micro_batch)
         except OutOfMemory as error:
             if micro_batch == 1:
+                child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
             micro_batch = halve(micro_batch, job.settings.micro_batch * job.settings.accumulation)
         # Each optimizer enters the embedding in this one register, which would keep the old model alive.
@@ -90,7 +92,7 @@ def make_rows(items: Iterable[Item], tokenizer: Tokenizer, job: Job, child: Chil
     rows, num_samples = [], 0
     for seed in range(job.seed, job.seed + settings.epochs):
         samples = list(
-            build_all(members, tokenizer, settings, seed=seed, on_drop=lambda reason: dropped.update([reason]))
+            build_samples_of(members, tokenizer, settings, seed=seed, on_drop=lambda reason: dropped.update([reason]))
         )
         num_samples += len(samples)
         rows += pack_rows(samples, settings.sequence_tokens, seed=seed).rows
@@ -143,7 +145,7 @@ def choose_validation(
     budget = settings.eval_share * train_tokens * passes / num_evals
     chosen: list[Sample] = []
     by_hash = sorted(items, key=lambda item: item.sha256)
-    samples = build_all(by_hash, tokenizer, settings, seed=None)
+    samples = build_samples_of(by_hash, tokenizer, settings, seed=None)
     of_items = (choose_pieces(pieces, VALIDATION_PIECES) for _, pieces in groupby(samples, attrgetter("item_id")))
     for sample in chain.from_iterable(of_items):
         if chosen and budget < len(sample.input_ids):

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG002 - the signatures are the Trainer's
 
+import logging
 import math
 import time
 from collections import deque
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -19,21 +20,19 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from daemon.files import sweep_temporaries
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
-from daemon.training.child import Child, Failed, Stopped, means_out_of_memory
-from daemon.training.data import PackedRows, collate
+from daemon.training.child import Child, Failed, Stopped
+from daemon.training.data import Batch, PackedRows, Row, collate, names_of
+from daemon.training.failures import OutOfMemory, blaming, raise_if_out_of_memory
 from daemon.training.lora import State, restore_state, trainable_state
 from daemon.training.loss import sum_losses, token_losses
 from daemon.training.model import head, hidden_at_targets
+from daemon.training.schedule import is_spike, rate_share, tokens_per_second
 
+log = logging.getLogger(__name__)
 WEIGHTS, BEST, PROGRESS = "weights.safetensors", "best.safetensors", "progress.json"
-FLOOR = 0.1  # the learning rate falls to this share of its peak
 SMOOTHED, FIRST = 10, 3  # the mean loss of the last steps is compared with that of the first ones
-SPIKE_FACTOR, SPIKE_NATS = 2.0, 2.0  # a spike is above both: so many times that, and so much more
-
-
-class OutOfMemory(Exception):
-    """A micro-batch does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ class PackedTrainer(Trainer):
             model=model,
             args=_arguments(plan, folder),
             train_dataset=rows,
-            data_collator=partial(collate, flat=plan.flat),
+            data_collator=self._collate,
         )
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(self))
@@ -114,13 +113,11 @@ class PackedTrainer(Trainer):
         """Train from the newest whole checkpoint to the end; leave the best state in the model.
 
         Raises:
-            Stopped: the parent asked; a checkpoint of the last whole step is on disk.
+            Stopped: the parent asked; a checkpoint of the last whole step is on disk, unless that is full.
             OutOfMemory: a smaller micro-batch can go on from the last checkpoint.
             Failed: the loss is not a number, or has run away.
         """
-        checkpoint = find_checkpoint(self.folder)
-        if checkpoint is not None:
-            self.child.emit("note", note="resumed", message=f"from {checkpoint.name}")
+        checkpoint = self._find_checkpoint()
         self.saved_at = self.started_at = time.monotonic()
         try:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -145,13 +142,19 @@ class PackedTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one micro-batch forward and backward, unless the parent asked to stop."""
         self.child.check_stop()
-        try:
-            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        except (MemoryError, RuntimeError) as error:
-            raise_if_out_of_memory(error)
+        with blaming(inputs["items"]):
+            try:
+                loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            except (MemoryError, RuntimeError) as error:
+                raise_if_out_of_memory(error)
         self.step_tokens += inputs["num_tokens"]
         self.step_targets += len(inputs["targets"])
         return loss
+
+    def _collate(self, rows: Sequence[Row]) -> Batch:
+        names = names_of(rows)
+        with blaming(names):
+            return collate(rows, flat=self.plan.flat) | {"items": names}
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -169,7 +172,8 @@ class PackedTrainer(Trainer):
             return
         step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise Failed("nan", f"step {step}: loss {loss}, gradient norm {norm}; the weights of this run are lost")
+            message = f"step {step}: loss {loss}, gradient norm {norm}; the weights of this run are lost"
+            raise Failed("nan", message, data_caused=True)
         self.progress.tokens += self.step_tokens
         self.progress.completion_tokens += self.step_targets
         self.progress.step, self.progress.loss = step, loss
@@ -264,9 +268,38 @@ class PackedTrainer(Trainer):
 
     # Checkpoints
 
+    def _find_checkpoint(self) -> Path | None:
+        """Return where to go on from, and say so; drop what a killed process was writing."""
+        sweep_temporaries(self.folder)
+        torn: list[Path] = []
+        checkpoint = find_checkpoint(self.folder, torn.append)
+        source = checkpoint.name if checkpoint else "the beginning"
+        if torn:
+            message = f"not whole, passed over: {', '.join(path.name for path in torn)}"
+            self.child.emit("note", note="checkpoint_torn", message=message)
+        if torn or checkpoint:
+            self.child.emit("note", note="resumed", message=f"from {source}")
+        return checkpoint
+
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """Write a checkpoint; a full disk costs that one, not the training, and is tried again an interval later."""
         started = time.monotonic()
         self._keep_time()
+        try:
+            num_bytes = self._write_checkpoint()
+        except Failed as error:
+            if error.failure.reason != "disk":
+                raise
+            message = f"step {self.state.global_step}: {error}; what was learned since the last checkpoint is not safe"
+            log.warning(message)
+            self.child.emit("note", note="checkpoint_failed", message=message)
+        else:
+            seconds = round(time.monotonic() - started, 3)
+            self.child.emit("checkpoint", step=self.state.global_step, seconds=seconds, bytes=num_bytes)
+        self.saved_at = time.monotonic()
+
+    def _write_checkpoint(self) -> int:
+        """Return the bytes written; raise Failed(disk) where they cannot be."""
         with new_checkpoint(self.folder, self.state.global_step) as folder:
             save_file(trainable_state(self._trained), folder / WEIGHTS)
             if self.best is not None:
@@ -275,10 +308,7 @@ class PackedTrainer(Trainer):
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
             (folder / PROGRESS).write_text(self.progress.model_dump_json())
-            num_bytes = sum(file.stat().st_size for file in folder.iterdir())
-        self.saved_at = time.monotonic()
-        seconds = round(self.saved_at - started, 3)
-        self.child.emit("checkpoint", step=self.state.global_step, seconds=seconds, bytes=num_bytes)
+            return sum(file.stat().st_size for file in folder.iterdir())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder = Path(resume_from_checkpoint)
@@ -324,40 +354,6 @@ class _Clock(TrainerCallback):
         control.should_evaluate = self.trainer.is_eval_due(state.global_step)
         control.should_save = time.monotonic() - self.trainer.saved_at >= self.trainer.plan.checkpoint_interval_s
         return control
-
-
-def rate_share(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Return the share of the peak learning rate in a step, counted from 0."""
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    done = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def tokens_per_second(steps: Sequence[tuple[float, int]], started_at: float) -> float:
-    """Return the rate since the end of the first of these steps (its own time is not known), or of the only one.
-
-    Args:
-        steps: when each ended, and its tokens.
-        started_at: when the run did.
-    """
-    (since, left_out), now = steps[0] if len(steps) > 1 else (started_at, 0), steps[-1][0]
-    return max(1, sum(tokens for _, tokens in steps) - left_out) / max(1e-6, now - since)
-
-
-def is_spike(loss: float, first: float) -> bool:
-    """Whether a smoothed loss is so far above that of the first steps that the run is lost.
-
-    Not above the best one: a base from scratch begins so high that its validation loss shows anything less, sooner.
-    """
-    return loss > max(SPIKE_FACTOR * first, first + SPIKE_NATS)
-
-
-def raise_if_out_of_memory(error: Exception) -> NoReturn:
-    """Raise OutOfMemory for an error that means it, and the error itself otherwise."""
-    if means_out_of_memory(error):
-        raise OutOfMemory(str(error)) from error
-    raise error
 
 
 def _arguments(plan: Plan, folder: Path) -> TrainingArguments:

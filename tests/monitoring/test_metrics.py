@@ -98,10 +98,14 @@ def test_progress_of_an_evaluation_shows_that_the_child_is_not_stalled():
     assert exported()["codelupe_train_progress_timestamp_seconds"] > 1e9
 
 
-def test_running_out_of_memory_is_counted():
-    before = exported()["codelupe_train_oom_events_total"]
-    record.record_event({"event": "note", "note": "out_of_memory"})
-    assert exported()["codelupe_train_oom_events_total"] == before + 1
+@pytest.mark.parametrize(
+    ("note", "metric"), [("out_of_memory", "train_oom_events"), ("checkpoint_failed", "train_checkpoint_failures")]
+)
+def test_what_went_wrong_in_a_training_that_goes_on_is_counted(note: str, metric: str):
+    before = exported()[f"codelupe_{metric}_total"]
+    record.record_event({"event": "note", "note": note})
+    record.record_event({"event": "note", "note": "anything else"})
+    assert exported()[f"codelupe_{metric}_total"] == before + 1
 
 
 @pytest.mark.parametrize("event", [{}, {"event": "later_invention", "x": 1}, {"event": "step", "loss": None}])

@@ -21,7 +21,7 @@ from daemon.training.model import head, hidden_at_targets, load_base
 
 def make_sample(length: int, prompt: int, seed: int) -> Sample:
     ids = np.random.default_rng(seed).integers(20, 500, length).astype(np.uint32)
-    return Sample(ids, prompt, length, seed, "Python", "u", "plain")
+    return Sample(ids, prompt, length, seed, "m.py", "Python", "u", "plain")
 
 
 SAMPLES = [make_sample(length, prompt, length) for length, prompt in [(40, 0), (17, 9), (64, 30), (5, 4), (33, 1)]]
@@ -75,8 +75,8 @@ def test_an_item_that_changed_since_it_was_claimed_is_refused(make_job: Callable
     path.write_text(path.read_text().replace("Module 105", "Module 10x"))
     with pytest.raises(Failed, match="item 105") as caught:
         list(read_items(path))
-    assert caught.value.failure.reason == "data"
-    assert caught.value.failure.data_caused
+    assert caught.value.failure.reason == "disk"
+    assert not caught.value.failure.data_caused
 
 
 def attend_by_document(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, *, scale: float | None) -> Tensor:

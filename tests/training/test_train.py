@@ -15,12 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
-from daemon.training.__main__ import classify, set_environment
-from daemon.training.child import Child, Failed, Stopped, means_out_of_memory
+from daemon.training.__main__ import set_environment
+from daemon.training.child import Child, Failed, Stopped
 from daemon.training.data import read_items
 from daemon.training.model import load_base_tokenizer
+from daemon.training.schedule import is_spike, rate_share, tokens_per_second
 from daemon.training.train import choose_validation, halve, make_plan, make_rows, train
-from daemon.training.trainer import OutOfMemory, is_spike, raise_if_out_of_memory, rate_share, tokens_per_second
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -215,25 +215,6 @@ def test_out_of_memory_in_an_evaluation_halves_the_micro_batch_too(
     assert result_of(job_dir).steps == result_of(job_dir).steps_planned
 
 
-@pytest.mark.parametrize(
-    ("error", "meant"),
-    [
-        (MemoryError(), True),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"), True),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("CUDA error: out of memory"), False),
-    ],
-)
-def test_out_of_memory_is_known_by_its_words(error: Exception, meant: bool) -> None:
-    assert means_out_of_memory(error) is meant
-    assert (classify(error).reason == "out_of_memory") is meant
-    with pytest.raises(OutOfMemory if meant else type(error)):
-        raise_if_out_of_memory(error)
-
-
 def test_the_rate_of_equal_steps_is_the_same_at_every_step() -> None:
     recent: deque[tuple[float, int]] = deque(maxlen=20)
     for step in range(1, 31):
@@ -257,10 +238,13 @@ def test_too_little_memory_for_one_sequence_fails_the_run(
         raise MemoryError("none")
 
     monkeypatch.setattr(trainer_module, "sum_losses", none)
-    job, job_dir = make_job(2, micro_batch=1)
+    job, job_dir = make_job(2, micro_batch=2)
+    child = recorder()
     with pytest.raises(Failed, match="not even one sequence") as caught:
-        train(job, job_dir, recorder())
+        train(job, job_dir, child)
     assert caught.value.failure.reason == "out_of_memory"
+    assert not caught.value.failure.data_caused
+    assert len(notes_of(child, "out_of_memory")) == 2  # each one is counted, the last one too
 
 
 def test_a_long_file_gives_the_validation_two_pieces_at_most(make_job: MakeJob) -> None:
@@ -334,6 +318,7 @@ def train_from_broken_weights(make_job: MakeJob, child: Any, *, validated: bool)
 def test_a_training_loss_that_is_not_a_number_ends_the_run(make_job: MakeJob, recorder: Any) -> None:
     failure = train_from_broken_weights(make_job, recorder(), validated=False)
     assert failure.reason == "nan"
+    assert failure.data_caused
     assert failure.message.startswith("step 1: loss nan")
 
 
