@@ -4,6 +4,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -70,13 +71,13 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     """Start codelupe in a process of its own; the arguments are those of `Service`. Nothing of it is left behind."""
-    homes = {tmp_path / "home"}
+    services: list[Service] = []
 
-    def begin(*words: str, home: Path | None = None, **values: object) -> Service:
-        service = Service(home or tmp_path / "home", *words, **values)
-        homes.add(service.home)
-        return service
+    def begin(*words: str, home: Path | None = None, **values: Any) -> Service:
+        services.append(Service(home or tmp_path / "home", *words, **values))
+        return services[-1]
 
     yield begin
-    for home in homes:
-        end_processes_of(home)
+    for service in services:
+        end_processes_of(service.home)
+        service.process.wait()
