@@ -11,6 +11,7 @@ from daemon.prepare import prepare_job
 from daemon.publish import DamagedVersion
 from daemon.reconcile import reconcile
 from daemon.supervise import read_failure, run_child
+from daemon.turns import take_device
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.runs import Run, advance_run
@@ -75,7 +76,7 @@ def _evaluate(led: Led, run: Run) -> bool:
 def _run_child(led: Led, run: Run, verb: str) -> bool:
     """Run the child; return whether it is done. A stop leaves the run open, a failure closes it."""
     ctx = led.ctx
-    device_lease = ctx.leadership.take(ctx.device.lease)
+    device_lease = take_device(ctx, new_run=run.state == "training" and run.attempt == 0)
     if device_lease is None:
         wait(led, "device_busy", {"device": ctx.device.name})
         return False

@@ -25,6 +25,7 @@ from daemon.paths import LinePaths
 from daemon.reconcile import verify_current
 from daemon.status import Reporter
 from daemon.tick import tick
+from daemon.turns import LOOK_S
 from monitoring import record
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
@@ -168,9 +169,16 @@ class Loop:
     _audited: Run | None = None
 
     def run(self) -> None:
-        """Tick as long as there is work."""
-        while not self.ctx.stop.is_set() and self.step():
+        """Tick as long as there is work, and often while another line has the device: our turn may come any moment."""
+        while not self.ctx.stop.is_set() and (self.step() or self._waits_for_device()):
             pass
+
+    def _waits_for_device(self) -> bool:
+        """Wait a little if it is the device that the line waits for; return whether it was."""
+        if self.ctx.live.decision != ("wait", "device_busy"):
+            return False
+        self.ctx.stop.wait(LOOK_S)
+        return True
 
     def step(self) -> bool:
         """Tick once; return whether to tick again at once."""

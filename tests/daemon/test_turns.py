@@ -1,0 +1,63 @@
+"""Two lines on one device: each new run lets the line go first that has been waiting."""
+
+import time
+
+import pytest
+
+from daemon.turns import take_device
+
+
+@pytest.fixture
+def lines(make_context, settings):
+    """Two daemons of different lines on the same device."""
+    return [make_context(settings.model_copy(update={"line": name, "line_lease_s": 20}), name) for name in ("a", "b")]
+
+
+def give_back(ctx):
+    ctx.leadership.give_back(ctx.device.lease)
+
+
+def test_two_lines_that_always_have_work_take_turns(lines):
+    turns = []
+
+    for _ in range(6):
+        # The line that has just finished is always the quicker one to ask again.
+        for ctx in sorted(lines, key=lambda ctx: ctx.settings.line != (turns[-1] if turns else "a")):
+            if take_device(ctx, new_run=True):
+                turns.append(ctx.settings.line)
+        for ctx in lines:
+            give_back(ctx)
+
+    assert turns == ["a", "b", "a", "b", "a", "b"]
+
+
+def test_a_line_alone_is_never_kept_waiting(lines):
+    alone = lines[0]
+
+    for _ in range(3):
+        assert take_device(alone, new_run=True)
+        give_back(alone)
+
+
+def test_a_run_that_has_begun_does_not_let_others_go_first(lines):
+    first, second = lines
+    take_device(first, new_run=True)
+    take_device(second, new_run=True)
+    give_back(first)
+
+    assert take_device(first, new_run=False)
+
+
+def test_a_line_that_has_died_while_it_waited_blocks_nobody(make_context, settings):
+    briefly = settings.model_copy(update={"line_lease_s": 0.3})
+    first, dead = (make_context(briefly.model_copy(update={"line": name}), name) for name in ("a", "b"))
+    take_device(first, new_run=True)
+    take_device(dead, new_run=True)
+    give_back(first)
+    assert take_device(first, new_run=True) is None
+
+    deadline = time.monotonic() + 20
+    while (lease := take_device(first, new_run=True)) is None and time.monotonic() < deadline:
+        pass
+
+    assert lease is not None
