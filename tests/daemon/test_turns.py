@@ -18,17 +18,18 @@ def give_back(ctx):
 
 
 def test_two_lines_that_always_have_work_take_turns(lines):
-    turns = []
+    turns = [lines[0]]
+    assert take_device(lines[0], new_run=True)
 
-    for _ in range(6):
-        # The line that has just finished is always the quicker one to ask again.
-        for ctx in sorted(lines, key=lambda ctx: ctx.settings.line != (turns[-1] if turns else "a")):
-            if take_device(ctx, new_run=True):
-                turns.append(ctx.settings.line)
-        for ctx in lines:
-            give_back(ctx)
+    for _ in range(5):
+        running = turns[-1]
+        waiting = next(ctx for ctx in lines if ctx is not running)
+        assert take_device(waiting, new_run=True) is None
+        give_back(running)
+        # The line that has just finished is the quicker one to ask again.
+        turns += [ctx for ctx in (running, waiting) if take_device(ctx, new_run=True)]
 
-    assert turns == ["a", "b", "a", "b", "a", "b"]
+    assert [ctx.settings.line for ctx in turns] == ["a", "b", "a", "b", "a", "b"]
 
 
 def test_a_line_alone_is_never_kept_waiting(lines):
