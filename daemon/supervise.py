@@ -73,9 +73,14 @@ def _outcome(status: int, stopped_by_us: bool) -> Outcome:
 def read_failure(job: Path) -> Failure:
     """Return why the child in `job` failed; a child that was killed could not say it."""
     try:
-        return Failure.model_validate_json((job / _ERROR_FILE).read_bytes())
+        told = json.loads((job / _ERROR_FILE).read_bytes())
+        # A path that is not UTF-8 leaves half a surrogate pair in the message.
+        return Failure.model_validate_json(json.dumps(told, ensure_ascii=False).encode(errors="replace"))
     except FileNotFoundError:
         return Failure(reason="exception", message="the child ended without a word: see child.log", data_caused=False)
+    except ValueError as error:
+        message = f"the child's {_ERROR_FILE} cannot be read ({error}): see child.log"
+        return Failure(reason="exception", message=message, data_caused=False)
 
 
 def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) -> bool:
