@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from daemon.files import (
     digest_folder,
     flip_symlink,
     removed_on_failure,
-    sweep_temporaries,
     sync_files,
     sync_folder,
     walk_files,
@@ -30,22 +31,22 @@ class DamagedVersion(RuntimeError):
     """What lies on disk is not what its manifest lists."""
 
 
-def publish_folder(source: Path, target: Path, manifest: dict[str, Any]) -> str:
+def publish_folder(source: Path, target: Path, manifest: dict[str, Any], *, confirm: Callable[[], None]) -> str:
     """Copy `source` to `target` by one rename, with a manifest; return the manifest's SHA-256.
 
     A `target` that is there already was made by an interrupted try of the same run: it is kept when it verifies against
-    the same source, and set aside when not.
+    the same source, and set aside when not. `confirm` is called just before, and raises where we may not do that now.
     """
     files = digest_folder(source)
     if target.exists() and _holds(target, files):
         return digest_file(target / MANIFEST)
-    sweep_temporaries(target.parent)
-    temporary = target.with_name(target.name + TEMPORARY)
+    temporary = target.with_name(f"{target.name}.{os.getpid()}{TEMPORARY}")
     with removed_on_failure(temporary):
         copy_files(source, temporary)
         write_json(temporary / MANIFEST, {**manifest, "files": files})
         sync_files(temporary)
         failpoints.hit("publish.before_rename")
+        confirm()
         if target.exists():
             # Not ours to delete: a folder of another database's life, or one that was changed by hand.
             target.rename(target.with_name(f"{target.name}.aside-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))

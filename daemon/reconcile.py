@@ -1,9 +1,12 @@
 """Make what is derived follow the database: the symlink `current`, the state file, what is known to be whole."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from daemon.context import Context, Led
+from daemon.files import TEMPORARY, remove
+from daemon.paths import LinePaths
 from daemon.publish import DamagedVersion, point_current, verify_folder
 from daemon.state_file import refresh_state_file
 from schema.lines import Line, fetch_line
@@ -22,6 +25,22 @@ def reconcile(led: Led) -> None:
         raise RuntimeError(f"line {ctx.settings.line!r} is gone: somebody deleted its row")
     point_current(ctx.paths, line.current_version)
     refresh_state_file(ctx.paths.state_file, show_line(ctx, line))
+
+
+def sweep_line(paths: LinePaths, open_run: int | None) -> list[Path]:
+    """Remove what writers that were killed left half done; return it. This line's only: others may be at work."""
+    folders = [paths.models, paths.versions]
+    if open_run is not None:
+        job = paths.job(open_run)
+        folders += [job, job / "adapter", job / "base", job / "checkpoints"]
+    left = [path for folder in folders for path in sorted(folder.glob(f"*{TEMPORARY}"))]
+    left += sorted(paths.state_file.parent.glob(f"{paths.state_file.name}.*{TEMPORARY}"))
+    for path in left:
+        remove(path)
+    if left:
+        names = ", ".join(path.name for path in left)
+        log.warning("swept what a killed process left: %s", names, extra={"event": "temporaries_swept"})
+    return left
 
 
 def show_line(ctx: Context, line: Line) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from daemon.files import remove
 from daemon.job import Failure, Result
 from daemon.prepare import prepare_job
 from daemon.publish import DamagedVersion
-from daemon.reconcile import reconcile
+from daemon.reconcile import reconcile, sweep_line
 from daemon.supervise import read_failure, run_child
 from daemon.turns import take_device
 from schema import failpoints
@@ -112,7 +112,8 @@ def wait(led: Led, reason: str, inputs: dict[str, Any]) -> None:
 
 
 def sweep_jobs(led: Led, open_run: Run | None) -> None:
-    """Drop what finished runs left in their job directories when the process died before it could."""
+    """Drop what a process that died before it could do so left: of finished runs, and half written."""
+    sweep_line(led.ctx.paths, None if open_run is None else open_run.number)
     folder = led.ctx.paths.jobs
     for job in folder.iterdir() if folder.is_dir() else ():
         if job.name.isdigit() and (open_run is None or int(job.name) != open_run.number):

@@ -41,7 +41,7 @@ def conclude(led: Led, run: Run) -> Run:
     with led.ctx.engine.connect() as conn:
         num_rows = count_members(conn, run.id)["train"]
     write_model_card(job / "adapter", run, result, gate, num_rows=num_rows)
-    digest = publish_folder(job / "adapter", target, _manifest(led, run, result))
+    digest = publish_folder(job / "adapter", target, _manifest(led, run, result), confirm=lambda: _confirm_lead(led))
     failpoints.hit("publish.before_promote")
     with led.ctx.engine.begin() as conn:
         closed = _close(conn, led, run, gate, evaluation, digest, folder_bytes(target))
@@ -61,7 +61,8 @@ def conclude(led: Led, run: Run) -> Run:
 def publish_base(led: Led, run: Run, result: Result) -> Run:
     """Publish the base that run 0 made and bind the line to its tokenizer."""
     paths = led.ctx.paths
-    digest = publish_folder(paths.job(run.number) / "base", paths.base, _manifest(led, run, result))
+    base = paths.job(run.number) / "base"
+    digest = publish_folder(base, paths.base, _manifest(led, run, result), confirm=lambda: _confirm_lead(led))
     with led.ctx.engine.begin() as conn:
         closed = advance_run(
             conn,
@@ -76,6 +77,12 @@ def publish_base(led: Led, run: Run, result: Result) -> Run:
         back_off(conn, led.line_id, None)
     led.ctx.live.finished_run(closed, f"base of {result.trainable_parameters / 1e6:.1f} M parameters made")
     return closed
+
+
+def _confirm_lead(led: Led) -> None:
+    """Raise StaleFence where another leads: a leader that wakes up late must not put its files in the other's place."""
+    with led.ctx.engine.begin() as conn:
+        check_fence(conn, led.lease)
 
 
 def _number(led: Led, run: Run) -> Run:

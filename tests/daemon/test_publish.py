@@ -1,16 +1,21 @@
 """Versions and the state file on disk: whole or absent, checked, set aside when damaged."""
 
 import json
-import shutil
 
 import pytest
 
 from daemon.files import sweep_temporaries
 from daemon.paths import LinePaths
 from daemon.publish import DamagedVersion, point_current, publish_folder, verify_folder
+from daemon.reconcile import sweep_line
 from daemon.state_file import refresh_state_file
+from schema.leases import StaleFence
 
 STATE = {"line": "tiny", "last_trained_id": 7, "total_training_runs": 1, "current_version": 1}
+
+
+def publish(source, target):
+    return publish_folder(source, target, {"line": "tiny"}, confirm=lambda: None)
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def adapter(tmp_path):
 def version(adapter, tmp_path):
     target = tmp_path / "versions" / "0001"
     target.parent.mkdir()
-    publish_folder(adapter, target, {"line": "tiny"})
+    publish(adapter, target)
     return target
 
 
@@ -40,19 +45,23 @@ def test_a_published_folder_lists_the_hash_of_every_file(version):
 def test_publishing_again_after_a_crash_changes_nothing(adapter, version):
     before = (version / "manifest.json").read_bytes()
 
-    publish_folder(adapter, version, {"line": "tiny"})
+    publish(adapter, version)
 
     assert (version / "manifest.json").read_bytes() == before
 
 
-def test_what_an_interrupted_try_left_is_swept(adapter, tmp_path):
-    target = tmp_path / "versions" / "0001"
-    left = target.with_name("0001.tmp")
-    shutil.copytree(adapter, left)
+def test_who_may_not_publish_any_more_leaves_nothing(adapter, version):
+    (adapter / "weights").write_bytes(b"other weights")
+    before = (version / "manifest.json").read_bytes()
 
-    publish_folder(adapter, target, {})
+    def refuse():
+        raise StaleFence("another leads")
 
-    assert [path.name for path in target.parent.iterdir()] == ["0001"]
+    with pytest.raises(StaleFence):
+        publish_folder(adapter, version, {"line": "tiny"}, confirm=refuse)
+
+    assert [path.name for path in version.parent.iterdir()] == ["0001"]
+    assert (version / "manifest.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -95,6 +104,40 @@ def test_temporaries_are_swept_and_named(tmp_path):
 
     assert sorted(sweep_temporaries(tmp_path)) == ["a.tmp", "b.tmp"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+LEFT = [
+    "state/trainer_state_tiny.json.7.tmp",
+    "models/tiny/current.7.tmp",
+    "models/tiny/base.7.tmp/weights",
+    "models/tiny/versions/0002.7.tmp/weights",
+    "runs/tiny/0002/members.jsonl.7.tmp",
+    "runs/tiny/0002/adapter.tmp/weights",
+    "runs/tiny/0002/adapter/README.md.7.tmp",
+    "runs/tiny/0002/checkpoints/checkpoint-00000002.tmp/state",
+]
+KEPT = [
+    "state/trainer_state_tiny.json",
+    "models/tiny/versions/0001/weights",
+    "runs/tiny/0002/adapter/weights",
+    # Other lines, with a process of their own that may be writing just now.
+    "state/trainer_state_tiny2.json.7.tmp",
+    "models/other/current.7.tmp",
+    "models/other/versions/0001.7.tmp/weights",
+    "runs/other/0002/members.jsonl.7.tmp",
+]
+
+
+def test_what_killed_writers_left_is_swept_and_other_lines_keep_theirs(tmp_path):
+    for name in LEFT + KEPT:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+    swept = sweep_line(LinePaths(tmp_path, "tiny"), 2)
+
+    assert len(swept) == len(LEFT)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(KEPT)
 
 
 def test_the_state_file_is_written_once_and_again_only_when_something_changed(tmp_path):
