@@ -1,10 +1,12 @@
 """The [ingest] section of the configuration, and what the ingest commands need of the whole of it."""
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from sourcecode.languages import LANGUAGES
 from sourcecode.limits import Limits
@@ -12,6 +14,9 @@ from sourcecode.limits import Limits
 if TYPE_CHECKING:
     from monitoring.config import MonitoringSettings
     from schema.config import DatabaseSettings
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_TOKEN = re.compile(r"[\w.~+/=-]+")
 
 
 def _num_cores() -> int:
@@ -69,6 +74,52 @@ class IngestSettings(BaseModel):
     """Wait after the first failed visit; doubled after each further one, up to a day (seconds)."""
     poll_interval_s: float = Field(default=2.0, gt=0)
     """How often an idle worker looks at the queue (seconds)."""
+    github_api_url: str = "https://api.github.com"
+    """GitHub's REST API that the crawler asks; a GitHub Enterprise server's is `https://HOST/api/v3`."""
+    github_tokens: tuple[SecretStr, ...] = ()
+    """Tokens for that API; they need no scope. Without any the crawler works slowly: 10 searches a minute, not 30."""
+    github_timeout_s: float = Field(default=20.0, gt=0)
+    """A request to the API that takes longer is tried again (seconds)."""
+    min_stars: int = Field(default=10, ge=0)
+    """The crawler looks at repositories with this many stars (number)."""
+    min_forks: int = Field(default=3, ge=0)
+    """The crawler looks at repositories with this many forks (number)."""
+    min_repository_score: float = Field(default=50.0, ge=0, le=100)
+    """A found repository with a lower score is refused, for what it seems to be or as `score` (0 to 100)."""
+    min_repository_age_days: int = Field(default=30, ge=0)
+    """A found repository that is younger is refused as `young` until it is found again (days)."""
+    max_repository_kb: int = Field(default=1_000_000, ge=1)
+    """A found repository that is larger, as the API says, is refused as `too_big` (kilobytes)."""
+    force_include: tuple[str, ...] = ()
+    """Found repositories that are taken whatever their score, stars and age: globs over owner/name."""
+    force_exclude: tuple[str, ...] = ()
+    """Found repositories that are refused as `force_exclude`: globs over owner/name."""
+    opt_out: tuple[Path, ...] = ()
+    """Files with owner/name or globs, one a line, that are never taken, and taken out where they are stored."""
+    crawl_interval_h: float = Field(default=24.0, gt=0)
+    """With `--watch`: time from the start of one crawl to the next (hours)."""
+    crawl_overlap_days: int = Field(default=1, ge=0)
+    """A crawl asks again for what was pushed so long before the last one began (days)."""
+    full_crawl_days: int = Field(default=30, ge=1)
+    """Crawls ask for pushes alone; after this time one asks for everything again, for new stars too (days)."""
+
+    @field_validator("github_api_url")
+    @classmethod
+    def _check_api_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+        if not is_safe or not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("not the address of an API: give https://host/path (http only on this machine)")
+        return url.rstrip("/")
+
+    @field_validator("github_tokens", mode="after")
+    @classmethod
+    def _part_tokens(cls, tokens: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """Take several tokens from one text, as a secret's file holds them: a line each."""
+        texts = [text for token in tokens for text in token.get_secret_value().split()]
+        if not all(_TOKEN.fullmatch(text) for text in texts):
+            raise ValueError("a token has characters that no token has: give plain tokens, with commas in between")
+        return tuple(SecretStr(text) for text in dict.fromkeys(texts))
 
     @model_validator(mode="after")
     def _check_shares(self) -> "IngestSettings":

@@ -179,7 +179,8 @@ class Handler:
     def _make_job(self, scratch: Path, known: dict[str, str]) -> Job:
         library = standard_library()
         licence = self._claim.licence or (library.licence if self._claim.source == library.source else None)
-        return make_job(self._claim.source, self._claim.kind, scratch, licence, known, self._settings)
+        source = self._claim.moved_to or self._claim.source
+        return make_job(source, self._claim.kind, scratch, licence, known, self._settings)
 
 
 def _top_reasons(refusals: dict[str, int]) -> str:

@@ -33,7 +33,13 @@ FAILURE_REASONS: Final = (
     *("nan", "loss_spike", "out_of_memory", "data", "base_missing", "disk", "device", "exception"),
     *("damaged", "interrupted", "cancelled"),
 )
-LOOPS: Final = ("ingest", "tick", "child_reader", "audit")
+CRAWL_REQUEST_OUTCOMES: Final = (
+    *("ok", "not_modified", "moved", "primary", "secondary", "server_error", "timeout", "connection", "broken_body"),
+    *("bad_token", "rejected"),
+)
+CRAWL_REPOSITORY_OUTCOMES: Final = ("queued", "refused", "known", "taken_name", "malformed")
+CRAWL_WINDOW_STATES: Final = ("pending", "working", "done", "split", "kept")
+LOOPS: Final = ("ingest", "crawl", "tick", "child_reader", "audit")
 UNKNOWN: Final = math.nan
 
 SHORT_S: Final = (0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0)
@@ -107,6 +113,17 @@ INGEST_WORKERS = _gauge("ingest_workers", "Worker processes alive")
 
 # --- store ------------------------------------------------------------------------------------------------------------
 DATABASE_UP = _gauge("database_up", "1 if the last statement reached the database, 0 if the database was away")
+# --- crawler ----------------------------------------------------------------------------------------------------------
+CRAWL_REQUESTS = _counter("crawl_requests_total", "Requests to GitHub's API, by what came of them", "outcome")
+CRAWL_LIMIT_REMAINING = _gauge(
+    "crawl_limit_remaining", "Requests left in GitHub's rate limits, over all tokens", "resource"
+)
+CRAWL_WAITED_SECONDS = _counter(
+    "crawl_waited_seconds_total", "Seconds that the crawler waited for a rate limit, or after a failure", "reason"
+)
+CRAWL_REPOSITORIES = _counter("crawl_repositories_total", "Repositories found, by what became of them", "outcome")
+CRAWL_WINDOWS = _gauge("crawl_windows", "Questions to GitHub's search, by state", "state")
+
 STORE_ROWS = _gauge(
     "store_rows", "Stored items of this line, by state of the row accounting, at the last audit", "state"
 )
@@ -182,6 +199,9 @@ for _metric, _label, _values in (
     (INGEST_REPOSITORIES, "outcome", REPOSITORY_OUTCOMES),
     (TICKS, "outcome", TICK_OUTCOMES),
     (RUNS, "outcome", RUN_OUTCOMES),
+    (CRAWL_REQUESTS, "outcome", CRAWL_REQUEST_OUTCOMES),
+    (CRAWL_WAITED_SECONDS, "reason", ("limit", "back_off")),
+    (CRAWL_REPOSITORIES, "outcome", CRAWL_REPOSITORY_OUTCOMES),
     (RUNS_FAILED, "reason", FAILURE_REASONS),
     (LOOP_ERRORS, "loop", LOOPS),
 ):

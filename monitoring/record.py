@@ -62,6 +62,37 @@ def record_queue(counts: Mapping[str, int]) -> None:
 # --- store and daemon -------------------------------------------------------------------------------------------------
 
 
+
+
+# --- crawler ----------------------------------------------------------------------------------------------------------
+
+
+def record_crawl_request(outcome: str) -> None:
+    """Count a request to GitHub by outcome (metrics.CRAWL_REQUEST_OUTCOMES)."""
+    metrics.CRAWL_REQUESTS.labels(outcome).inc()
+
+
+def record_limit(resource: str, remaining: int | None) -> None:
+    """Set the requests left on a resource (search or core), as far as they are known."""
+    if remaining is not None:
+        metrics.CRAWL_LIMIT_REMAINING.labels(resource).set(remaining)
+
+
+def record_crawl_wait(reason: str, seconds: float) -> None:
+    """Add a wait that begins: `limit` or `back_off`."""
+    metrics.CRAWL_WAITED_SECONDS.labels(reason).inc(seconds)
+
+
+def record_found(counts: Mapping[str, int]) -> None:
+    """Add a page's repositories by outcome (metrics.CRAWL_REPOSITORY_OUTCOMES)."""
+    for outcome, count in counts.items():
+        metrics.CRAWL_REPOSITORIES.labels(outcome).inc(count)
+
+
+def record_windows(counts: Mapping[str, int]) -> None:
+    """Set the crawler's windows by state (metrics.CRAWL_WINDOW_STATES)."""
+    for state in metrics.CRAWL_WINDOW_STATES:
+        metrics.CRAWL_WINDOWS.labels(state).set(counts.get(state, 0))
 def record_audit(by_state: Mapping[str, int], *, num_unaccounted: int) -> None:
     """Set the row accounting as it was just computed."""
     metrics.STORE_ROWS.clear()

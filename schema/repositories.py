@@ -35,6 +35,7 @@ class Claim:
     owner: str | None
     name: str
 
+    moved_to: str | None  # where it is cloned from since it was renamed
 
 def add_source(
     conn: sa.Connection,
@@ -63,6 +64,8 @@ def add_source(
             "priority": sa.func.greatest(Repository.priority, new.excluded.priority),
             "licence": sa.func.coalesce(new.excluded.licence, Repository.licence),
         },
+            # What the operator names is not the crawler's to refuse any more.
+            "origin": sa.case((new.excluded.origin == "operator", "operator"), else_=Repository.origin),
     )
     is_new: sa.ColumnElement[bool] = sa.literal_column("xmax = 0", sa.Boolean)
     repository_id, newly_added = conn.execute(again.returning(Repository.id, is_new)).one()
@@ -104,6 +107,7 @@ def claim_repository(conn: sa.Connection, *, lease_s: float) -> Claim | None:
             Repository.owner,
             Repository.name,
         )
+            Repository.moved_to,
     )
     row = conn.execute(taken).one_or_none()
     return Claim(**row._asdict()) if row else None
