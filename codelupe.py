@@ -2,12 +2,11 @@
 
 import difflib
 import fcntl
-import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_origin
@@ -26,9 +25,8 @@ from schema import failpoints
 from schema.config import DatabaseSettings
 
 if TYPE_CHECKING:
-    from daemon.commands import Running
+    from sqlalchemy import Connection
 
-log = logging.getLogger("codelupe")
 PREFIX = "CODELUPE_"
 OUR_PACKAGES = ("daemon", "ingest", "schema", "monitoring", "sourcecode")
 # Read outside the settings: where the file is, and the tests' failpoints.
@@ -249,43 +247,24 @@ def up(settings: Settings, once: bool, sources: tuple[str, ...]) -> None:
     With --once, exits 0 when a version was promoted or there was nothing new, 1 when the round failed, 3 when it was
     held or rejected. 2 is a usage or configuration error, 4 a home that another `up` uses.
     """
-    from daemon.commands import run_in_foreground
+    from daemon.commands import run_service
+    from daemon.service import Company
     from ingest.commands import queue_source
+    from ingest.serving import ingest_beside
     from ingest.sources import normalise_source, standard_library
 
     found = [normalise_source(source) for source in sources]
     if not found and settings.profile == "tiny":
         found = [standard_library()]
-    opened = run_in_foreground(settings, once=once, log_name="codelupe.log", migrate=True)
-    with _lock(settings.home), opened as running:
-        with running.engine.begin() as conn:
-            for source in found:
-                queue_source(conn, source)
-        with _ingesting(settings, running):
-            code = running.daemon()
+
+    def queue(conn: "Connection") -> None:
+        for source in found:
+            queue_source(conn, source)
+
+    company = Company(migrates=True, queue=queue, beside=partial(ingest_beside, settings))
+    with _lock(settings.home):
+        code = run_service(settings, once=once, log_name="codelupe.log", company=company)
     sys.exit(code)
-
-
-@contextmanager
-def _ingesting(settings: Settings, running: "Running") -> Iterator[None]:
-    """Run the ingest workers beside the daemon, and end them after it."""
-    from ingest.commands import serve_ingest
-    from ingest.worker import work
-
-    stop = threading.Event()
-
-    def ingest() -> None:
-        work(running.engine, settings.ingest, home=settings.home, stop=stop, progress=running.progress, alive=alive)
-
-    with serve_ingest(settings, running.engine) as alive:
-        thread = threading.Thread(target=ingest, name="ingest")
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            log.info("ingest has stopped", extra={"event": "ingest_stopped"})
 
 
 @contextmanager

@@ -1,20 +1,20 @@
 """What the daemon does while its child works: watch the lease, the operator's wishes and the stop; pass events on."""
 
+import threading
 import time
-from dataclasses import dataclass, field
-
-from sqlalchemy.exc import SQLAlchemyError
+from dataclasses import dataclass, field, replace
 
 from daemon.context import Led
 from daemon.job import Event
 from daemon.supervise import Order
-from schema.database import is_outage
-from schema.embedded import EmbeddedError
+from schema.database import describe_outage, is_outage
 from schema.leases import HeldLease
 from schema.lines import fetch_line
 from schema.runs import Run, advance_run
 
 _LOOK_S = 2.0
+# A look takes milliseconds: a database that has not answered by then is away.
+_STALLED_S = 10.0
 
 
 @dataclass(slots=True)
@@ -26,7 +26,10 @@ class Supervised:
     device_lease: HeldLease
     lease_lost: bool = False
     _asked_to_stop: bool = False
+    _has_progressed: bool = False
     _looked_at: float = field(default=0.0)
+    _looker: threading.Thread | None = None
+    _error: Exception | None = None
 
     def obey(self) -> Order:
         """Return what the child is to do now; called every second, it is the tick's sign of life."""
@@ -36,37 +39,45 @@ class Supervised:
             # Another leads: it will resume this run, and our writes would be refused by the fence.
             self.lease_lost = True
             return "kill"
-        if time.monotonic() - self._looked_at >= _LOOK_S:
-            self._look()
+        if self._error is not None:
+            raise self._error
+        self._look_beside()
         return "stop" if ctx.stop.is_set() or self._asked_to_stop else "go_on"
 
     def on_event(self, event: Event) -> None:
         """Show the event; a checkpoint is progress, after which interruptions are counted anew."""
         self.led.ctx.live.on_event(self.run, event)
         if event.get("event") == "checkpoint" and self.run.attempt:
-            self._reset_attempts()
+            self.run = replace(self.run, attempt=0)
+            self._has_progressed = True
 
-    def _reset_attempts(self) -> None:
-        """Set the run's count of attempts back; an outage changes nothing, the next checkpoint comes."""
-        try:
-            with self.led.ctx.engine.begin() as conn:
-                self.run = advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
-        except (SQLAlchemyError, EmbeddedError) as error:
-            if not is_outage(error):
-                raise
-            self.led.ctx.live.database_away(str(error))
+    def _look_beside(self) -> None:
+        """Look in a thread of its own: a database that stalls must not keep a stop from the child."""
+        silent_s = time.monotonic() - self._looked_at
+        if self._looker is not None and self._looker.is_alive():
+            if silent_s >= _STALLED_S:
+                self.led.ctx.live.database_away(f"no answer for {silent_s:.0f} s")
+        elif silent_s >= _LOOK_S:
+            self._looked_at = time.monotonic()
+            self._looker = threading.Thread(target=self._look, name="look", daemon=True)
+            self._looker.start()
 
     def _look(self) -> None:
-        """Ask the database what the operator wants; an outage changes nothing, the child goes on."""
-        self._looked_at = time.monotonic()
+        """Tell the database of progress, and ask it what the operator wants; an outage changes nothing."""
+        ctx, has_progressed = self.led.ctx, self._has_progressed
         try:
-            with self.led.ctx.engine.connect() as conn:
-                line = fetch_line(conn, self.led.ctx.settings.line)
-        except (SQLAlchemyError, EmbeddedError) as error:
-            if not is_outage(error):
-                raise
-            self.led.ctx.live.database_away(str(error))
+            with ctx.engine.begin() as conn:
+                if has_progressed:
+                    advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
+                line = fetch_line(conn, ctx.settings.line)
+        except Exception as error:  # noqa: BLE001 -- the thread's edge: `obey` raises it
+            if is_outage(error):
+                ctx.live.database_away(describe_outage(error))
+            else:
+                self._error = error
             return
-        self.led.ctx.live.database_back()
+        if has_progressed:
+            self._has_progressed = False
+        ctx.live.database_back()
         if line is not None:
             self._asked_to_stop = line.paused or line.request == "cancel"

@@ -1,17 +1,14 @@
 """`codelupe daemon`, `codelupe train` and `codelupe complete`."""
 
 import json
-import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from sqlalchemy import Engine
 
 from daemon.config import Settings, TrainingSettings
 from daemon.device import detect_device
@@ -22,12 +19,17 @@ from daemon.reports import find_version, open_line_of
 from daemon.supervise import Order, read_failure, run_child
 from monitoring.logs import setup_logging
 from monitoring.progress import Progress
-from schema.commands import open_engine
+from monitoring.stopping import stop_on_signals, until_stopped
+from schema.commands import connect_engine, open_engine
+from schema.decisions import record_decision
 from schema.lines import request, set_paused
+from schema.runs import fetch_open_run
+from schema.stalls import cut_when_stopped
+from schema.suspects import PROBE, count_quarantined, release_quarantined
 from sourcecode.languages import detect_language
 
-# A service waits so long for its database at the start; then it ends and whoever keeps it starts it again.
-_WAIT_S = 60.0
+if TYPE_CHECKING:
+    from daemon.service import Company
 
 
 @click.group()
@@ -35,40 +37,23 @@ def daemon() -> None:
     """The long-running daemon, and single ticks of it."""
 
 
-def stop_on_signals(stop: threading.Event) -> None:
-    """Set `stop` on SIGTERM and SIGINT; the handlers do nothing else."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def run_service(settings: Settings, *, once: bool, log_name: str, company: "Company | None" = None) -> int:
+    """Run the daemon, and its company, until it is asked to stop, also while it starts; return the exit status."""
+    from daemon.loop import ExitCode
+    from daemon.service import run_daemon
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """What a foreground process has open while it runs."""
-
-    settings: Settings
-    engine: Engine
-    progress: Progress
-    stop: threading.Event
-    once: bool
-
-    def daemon(self) -> int:
-        """Run the daemon until it is asked to stop; return the exit status."""
-        from daemon.service import run_daemon
-
-        return run_daemon(self.settings, self.engine, stop=self.stop, progress=self.progress, once=self.once)
-
-
-@contextmanager
-def run_in_foreground(settings: Settings, *, once: bool, log_name: str, migrate: bool = False) -> Iterator[Running]:
-    """Set up signals, log, progress and database; what is opened here is closed last."""
     stop = threading.Event()
-    stop_on_signals(stop)
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / log_name)
     with (
+        stop_on_signals(stop),
         Progress(every_s=settings.monitoring.progress_every_s) as progress,
-        open_engine(settings, migrate=migrate, wait_s=_WAIT_S) as engine,
+        ExitStack() as stack,
     ):
-        yield Running(settings, engine, progress, stop, once)
+        # The embedded server takes its time after a crash.
+        engine = until_stopped(stop, lambda: stack.enter_context(connect_engine(settings)))
+        if engine is None:
+            return ExitCode.FAILED if once else ExitCode.OK
+        return run_daemon(settings, engine, stop=stop, progress=progress, once=once, company=company)
 
 
 @daemon.command()
@@ -76,20 +61,26 @@ def run_in_foreground(settings: Settings, *, once: bool, log_name: str, migrate:
 @click.pass_obj
 def run(settings: Settings, once: bool) -> None:
     """Run the daemon: count, decide, train, evaluate, publish, and start again."""
-    with run_in_foreground(settings, once=once, log_name="daemon.log") as running:
-        code = running.daemon()
-    sys.exit(code)
+    sys.exit(run_service(settings, once=once, log_name="daemon.log"))
 
 
 @daemon.command()
 @click.pass_obj
 def tick(settings: Settings) -> None:
     """Do one tick and print the decision as JSON; a run that is open is advanced by one state."""
-    from daemon.service import make_context
+    from daemon.service import make_context, open_own_line
     from daemon.tick import tick as do_tick
 
-    with run_in_foreground(settings, once=True, log_name="daemon.log") as running:
-        ctx = make_context(settings, running.engine, running.stop, running.progress)
+    stop = threading.Event()
+    setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / "daemon.log")
+    with (
+        Progress(every_s=settings.monitoring.progress_every_s) as progress,
+        open_engine(settings) as engine,
+        stop_on_signals(stop),
+        cut_when_stopped(engine, stop),
+    ):
+        ctx = make_context(settings, engine, stop, progress)
+        open_own_line(ctx)
         with ctx.leadership.kept_alive():
             worked = do_tick(ctx)
         click.echo(json.dumps({"worked": worked, **ctx.live.snapshot()}, indent=2, default=str))
@@ -136,6 +127,29 @@ def resume(settings: Settings) -> None:
 def cancel(settings: Settings) -> None:
     """End the open run and give its rows back."""
     _control(settings, "asked for: the open run ends and its rows are released", what="cancel")
+
+
+@train.command()
+@click.option("--reason", help="Only the rows that were quarantined for this reason; without it all of them.")
+@click.pass_obj
+def release(settings: Settings, reason: str | None) -> None:
+    """Give quarantined rows back: the next run may train on them again."""
+    with open_line_of(settings) as (conn, line):
+        run = fetch_open_run(conn, line.id)
+        if run is not None and PROBE in run.figures:
+            raise click.ClickException(
+                f"run {run.number} is trying suspects: wait for its end, or `codelupe train cancel` it first"
+            )
+        there = count_quarantined(conn, line.id)
+        if not there or (reason is not None and reason not in there):
+            found = ", ".join(f"{name} ({num})" for name, num in sorted(there.items())) or "none"
+            wanted = f" for {reason!r}" if reason else ""
+            raise click.ClickException(f"no row is quarantined{wanted}; there are: {found}")
+        num = release_quarantined(conn, line.id, reason)
+        inputs = {"rows": num, "quarantined_for": reason or "any reason"}
+        record_decision(conn, line.id, verdict="released", reason="requested", inputs=inputs)
+        conn.commit()
+    click.echo(f"{num} quarantined rows are pending again")
 
 
 @click.command()

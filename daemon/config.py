@@ -118,7 +118,7 @@ class DaemonSettings(TrainingSettings):
     max_test_chars: int = Field(2_000_000, ge=10_000)
     """Most held-out characters the gate evaluates, by whole files; a fixed choice by hash."""
     line_lease_s: float = Field(60, ge=5)
-    """Seconds after which a daemon that no longer renews its lease is taken for dead."""
+    """Seconds after which a daemon that no longer renews its lease is taken for dead; the same in all daemons."""
     back_off_s: float = Field(300, ge=1)
     """Seconds before another try after a failed run; doubled with each failure in a row, up to a day."""
     max_run_attempts: int = Field(3, ge=1)

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Engine
 
-from schema.leases import NOBODY, HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease
+from schema.leases import NOBODY, HeldLease, acquire_lease, fetch_lease, release_lease, renew_lease, take_over_lease
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ class Leadership:
     engine: Engine
     holder: str
     length_s: float
+    clock: Callable[[], float] = time.monotonic
     _held: dict[str, HeldLease] = field(default_factory=dict)
     _seen: dict[str, tuple[tuple[Any, ...], float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -31,15 +32,13 @@ class Leadership:
         """Return the lease `name`, ours already or newly taken; None while another holds it.
 
         Another's lease is taken over only after it was seen here, unrenewed, for its full length with the database
-        reachable: after an outage the leader gets its chance to renew first.
+        reachable: after an outage the leader gets its chance to renew first, and a database whose clock jumps neither
+        takes the lease from a leader that lives nor keeps it for one that died.
         """
-        with self._lock, self._reachable(), self.engine.begin() as conn:
-            current = fetch_lease(conn, name)
-            free_or_ours = current is None or current["holder"] in (self.holder, NOBODY)
-            if current is not None and not free_or_ours and not self._is_abandoned(name, current):
-                self._held.pop(name, None)
-                return None
-            lease = acquire_lease(conn, name, self.holder, length_s=self.length_s)
+        with self._lock, self._reachable():
+            with self.engine.begin() as conn:
+                lease = self._take(conn, name)
+            # Only what is committed is ours.
             if lease is None:
                 self._held.pop(name, None)
             else:
@@ -94,6 +93,14 @@ class Leadership:
             thread.join()
             self.give_back()
 
+    def _take(self, conn: sa.Connection, name: str) -> HeldLease | None:
+        current = fetch_lease(conn, name)
+        if current is None or current["holder"] in (self.holder, NOBODY):
+            return acquire_lease(conn, name, self.holder, length_s=self.length_s)
+        if not self._is_abandoned(name, current):
+            return None
+        return take_over_lease(conn, name, self.holder, seen=current, length_s=self.length_s)
+
     @contextmanager
     def _reachable(self) -> Iterator[None]:
         """Forget what was seen of others' leases when the database cannot be asked: the leader may renew first."""
@@ -110,7 +117,7 @@ class Leadership:
 
     def _is_abandoned(self, name: str, current: dict[str, Any]) -> bool:
         sight = (current["holder"], current["fence"], current["until"])
-        now = time.monotonic()
+        now = self.clock()
         if self._seen.get(name, (None, 0.0))[0] != sight:
             self._seen[name] = (sight, now)
         return now - self._seen[name][1] >= self.length_s

@@ -50,7 +50,8 @@ class Reporter:
         last = live.last_tick
         return Facts(
             database_up=live.database_error is None,
-            silent_s=time.monotonic() - (self._started if last is None else last),
+            # The start waits for the database as long as it takes; only the loop can be stuck.
+            silent_s=0.0 if last is None else time.monotonic() - last,
             max_silent_s=max(_SILENT_AT_LEAST_S, _SILENT_INTERVALS * settings.check_interval_s),
             started=last is not None,
             current_version=live.current_version,

@@ -16,7 +16,7 @@ from schema import failpoints
 from schema.database import fetch_now
 from schema.decisions import record_decision
 from schema.leases import check_fence
-from schema.lines import Line, fetch_line, request
+from schema.lines import Line, back_off_left_s, fetch_line, request
 from schema.repositories import is_drained
 from schema.runs import (
     Limits,
@@ -125,7 +125,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         num_test_units=None,
         min_test_units=settings.min_test_units,
         sources_unfinished=not is_drained(conn),
-        retry_in_s=max(0.0, (line.not_before - fetch_now(conn)).total_seconds()),
+        retry_in_s=back_off_left_s(line, fetch_now(conn)),
         num_suspects=count_suspects(conn, line.id),
     )
     needed = policy.num_needed(facts)

@@ -1,36 +1,34 @@
 """`codelupe ingest`: queue sources, work through them, see the queue, explain a judgement."""
 
-import contextlib
 import json
-import signal
 import stat
 import threading
-import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
 import sqlalchemy as sa
 
 from ingest.config import Settings
-from ingest.judge import judge_file
+from ingest.entries import show_text
+from ingest.judge import Judgement, judge_file
+from ingest.serving import NUM_SHOWN, fetch_status, serve_ingest
 from ingest.sources import Source, SourceError, normalise_source, standard_library
-from ingest.worker import Alive
 from ingest.worker import work as run_worker
-from monitoring.health import Facts, assess, ready
+from monitoring.logs import setup_logging
 from monitoring.progress import Progress
-from monitoring.server import create_app, serve
-from schema.commands import open_engine
-from schema.repositories import add_source, fetch_queue_counts, fetch_repositories
+from monitoring.stopping import stop_on_signals, until_stopped
+from schema.commands import connect_engine, open_engine, prepare_tables
+from schema.database import outlast
+from schema.repositories import add_source
+from schema.stalls import cut_when_stopped
+from sourcecode.filters import judge_size
+from sourcecode.limits import Limits
 
-# Longer than a statement may take, and than it takes to notice that the database's machine has vanished.
-_MAX_SILENCE_S = 90.0
-_MAX_STATUS_AGE_S = 2.0
-_NUM_SHOWN = 20
 _COMPONENT_WIDTH = 15
 
 
@@ -77,40 +75,43 @@ def queue_source(conn: sa.Connection, source: Source, *, licence: str | None = N
 @click.option("--no-server", is_flag=True, help="Serve no metrics.")
 @click.pass_obj
 def work(settings: Settings, drain: bool, no_server: bool) -> None:
-    """Handle queued sources until stopped."""
+    """Handle queued sources until stopped; a database that is away is waited for."""
     stop = threading.Event()
+    setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / "ingest.log")
     with (
-        open_engine(settings, application_name="codelupe ingest") as engine,
+        stop_on_signals(stop),
         Progress(every_s=settings.monitoring.progress_every_s) as progress,
-        _stop_on_signals(stop),
-        serve_ingest(settings, engine, enabled=not no_server) as alive,
+        ExitStack() as stack,
     ):
-        run_worker(engine, settings.ingest, home=settings.home, stop=stop, once=drain, progress=progress, alive=alive)
+        connected = connect_engine(settings, "codelupe ingest")
+        engine = until_stopped(stop, lambda: stack.enter_context(connected))
+        if engine is None:
+            return
+        signs = stack.enter_context(serve_ingest(settings, engine, enabled=not no_server))
+        stack.enter_context(cut_when_stopped(engine, stop))
+        prepare = partial(prepare_tables, settings, engine)
+        if until_stopped(stop, lambda: outlast(prepare, stop=stop, away=signs.away)):
+            signs.alive(database_up=True)
+            run_worker(
+                engine,
+                settings.ingest,
+                home=settings.home,
+                stop=stop,
+                once=drain,
+                progress=progress,
+                alive=signs.alive,
+            )
 
 
 @ingest.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--limit", default=_NUM_SHOWN, show_default=True, help="Show this many sources at most.")
+@click.option("--limit", default=NUM_SHOWN, show_default=True, help="Show this many sources at most.")
 @click.pass_obj
 def status(settings: Settings, as_json: bool, limit: int) -> None:
     """Show the queue, the sources and why files were refused."""
     with open_engine(settings) as engine, engine.begin() as conn:
         report = fetch_status(conn, limit=limit)
     click.echo(json.dumps(report, default=str) if as_json else "\n".join(_describe_status(report)))
-
-
-def fetch_status(conn: sa.Connection, *, limit: int = _NUM_SHOWN) -> dict[str, Any]:
-    """Return the queue's counts by state, the newest sources, and the reasons for refusal summed over them."""
-    rows = fetch_repositories(conn, limit=limit)
-    refusals: Counter[str] = Counter()
-    for row in rows:
-        refusals.update(row["refusals"])
-    shown = ("source", "kind", "state", "reason", "file_count", "code_lines", "quality_score", "licence", "refusals")
-    return {
-        "queue": fetch_queue_counts(conn),
-        "refusals": dict(refusals.most_common()),
-        "sources": [{key: row[key] for key in (*shown, "unit_level", "attempts", "visited_at")} for row in rows],
-    }
 
 
 @ingest.command()
@@ -120,60 +121,20 @@ def fetch_status(conn: sa.Connection, *, limit: int = _NUM_SHOWN) -> dict[str, A
 @click.pass_obj
 def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> None:
     """Say how FILE would be judged, and why: the same code as the worker's."""
-    is_executable = bool(file.stat().st_mode & stat.S_IXUSR)
-    judgement = judge_file(path or file.name, file.read_bytes(), settings.ingest.limits, is_executable=is_executable)
-    report = judgement.to_json()
+    report = explain_file(file, path or file.name, settings.ingest.limits).to_json()
     click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
 
 
-class _Signs:
-    """What the worker has shown of itself and of the database, for who asks over HTTP: no statement for an answer."""
-
-    def __init__(self, engine: sa.Engine) -> None:
-        self._engine = engine
-        self._last = time.monotonic()
-        self._is_up = True
-        self._lock = threading.Lock()
-        self._shown: dict[str, Any] = {}
-        self._shown_at = -_MAX_STATUS_AGE_S
-
-    def alive(self, *, database_up: bool | None = None) -> None:
-        """Take a sign of life, and how the last statement went."""
-        self._last = time.monotonic()
-        if database_up is not None:
-            self._is_up = database_up
-
-    def facts(self) -> Facts:
-        """Return what health is judged by."""
-        silent_s = time.monotonic() - self._last
-        return Facts(database_up=self._is_up, silent_s=silent_s, max_silent_s=_MAX_SILENCE_S, trains=False)
-
-    def show_status(self) -> dict[str, Any]:
-        """Return the queue's figures: those of a moment ago, and the last ones while the database is away."""
-        with self._lock:
-            if self._is_up and time.monotonic() - self._shown_at >= _MAX_STATUS_AGE_S:
-                with contextlib.suppress(sa.exc.DBAPIError), self._engine.begin() as conn:
-                    self._shown = {"ingest": json.loads(json.dumps(fetch_status(conn), default=str))}
-                self._shown_at = time.monotonic()
-            return self._shown
-
-
-@contextmanager
-def serve_ingest(settings: Settings, engine: sa.Engine, *, enabled: bool = True) -> Iterator[Alive]:
-    """Serve /health, /ready, /metrics and /status of ingest; yield what the worker calls as its sign of life."""
-    signs = _Signs(engine)
-    if not enabled:
-        yield signs.alive
-        return
-    app = create_app(
-        health=lambda: assess(signs.facts()).to_json(), ready=lambda: ready(signs.facts()), status=signs.show_status
-    )
-    monitoring = settings.monitoring
-    server = serve(app, monitoring.host, monitoring.ingest_port, port_setting="CODELUPE_INGEST_PORT")
-    try:
-        yield signs.alive
-    finally:
-        server.close()
+def explain_file(file: Path, path: str, limits: Limits) -> Judgement:
+    """Judge a file on disk as the worker would; of one that is too large no more is read than tells so."""
+    status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise click.UsageError(f"{file}: not a plain file; a visit refuses it as special")
+    with file.open("rb") as content:
+        data = content.read(limits.max_file_bytes + 1)
+    judgement = judge_file(path, data, limits, is_executable=bool(status.st_mode & stat.S_IXUSR))
+    refusal = judge_size(status.st_size, limits)
+    return replace(judgement, detail=refusal[1]) if refusal and judgement.reason == refusal[0] else judgement
 
 
 def _normalise(sources: Sequence[str], *, stdlib: bool) -> list[Source]:
@@ -187,35 +148,21 @@ def _normalise(sources: Sequence[str], *, stdlib: bool) -> list[Source]:
     return found
 
 
-@contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set `stop` at SIGTERM and Ctrl-C; the handlers before come back afterwards."""
-
-    def handle(_: int, __: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _describe_status(report: dict[str, Any]) -> Iterator[str]:
     yield "queue: " + ", ".join(f"{num} {state}" for state, num in report["queue"].items())
     for row in report["sources"]:
         score = "" if row["quality_score"] is None else f", score {row['quality_score']:.0f}"
-        reason = f" ({row['reason']})" if row["reason"] else ""
+        reason = f" ({row['reason']}: {row['advice']})" if row["reason"] else ""
         yield f"  {row['state']:<8}{row['source']}: {row['file_count']} files{score}{reason}"
     if report["refusals"]:
         yield "refused: " + ", ".join(f"{num} {reason}" for reason, num in report["refusals"].items())
 
 
 def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:
-    yield f"{report['path']}: {report['language'] or 'no known language'}, licence {report['licence'] or 'not stated'}"
+    language, licence = report["language"] or "no known language", report["licence"] or "not stated"
+    yield f"{show_text(report['path'])}: {language}, licence {licence}"
     if not report["accepted"]:
-        yield f"refused: {report['reason']} ({report['detail']})"
+        yield f"refused: {report['reason']} ({show_text(report['detail'])})"
         return
     yield f"accepted, score {report['score']:.1f} of 100"
     for name, value in report["components"].items():

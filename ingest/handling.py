@@ -15,6 +15,7 @@ from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused
 from ingest.sources import source_key, standard_library
 from ingest.supervision import Child, make_job
 from ingest.units import decide_level
+from monitoring import record
 from schema.failpoints import hit
 from schema.files import exclude_files, fetch_known_files
 from schema.repositories import (
@@ -181,6 +182,27 @@ class Handler:
         licence = self._claim.licence or (library.licence if self._claim.source == library.source else None)
         source = self._claim.moved_to or self._claim.source
         return make_job(source, self._claim.kind, scratch, licence, known, self._settings)
+
+
+def report_visit(claim: Claim, handled: Handled) -> None:
+    """Count a visit that went well, and say in one line what it did."""
+    tally = handled.tally
+    record.record_files(tally.counts, num_rows=tally.num_rows, num_bytes=handled.num_bytes)
+    record.record_repository("done", handled.stages)
+    rate = handled.num_bytes / max(1e-9, handled.seconds) / 1e6
+    log.info(
+        "%s: %d files kept (%d new rows, %d unchanged, %d gone), %d refused, %.1f MB in %.1f s (%.2f MB/s)",
+        claim.source,
+        handled.num_files,
+        tally.num_rows,
+        handled.num_unchanged,
+        handled.num_vanished,
+        sum(handled.refusals.values()),
+        handled.num_bytes / 1e6,
+        handled.seconds,
+        rate,
+        extra={"event": "repository_done", "refusals": handled.refusals, "stages": handled.stages},
+    )
 
 
 def _top_reasons(refusals: dict[str, int]) -> str:

@@ -5,22 +5,23 @@
 
 import logging
 import threading
-import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import sqlalchemy as sa
 
+from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
-from ingest.entries import SourceFailed
-from ingest.handling import Handled, Handler, Stopped
-from ingest.scratch import open_scratch, sweep_scratch
+from ingest.entries import SourceFailed, is_disk_full
+from ingest.handling import Handler, Stopped, report_visit
+from ingest.scratch import open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
 from monitoring.progress import Progress
-from schema.database import is_outage
+from schema.database import describe_outage, is_outage
 from schema.repositories import (
+    LONGEST_DELAY_S,
     Claim,
     StaleLease,
     claim_repository,
@@ -33,23 +34,15 @@ from schema.repositories import (
 )
 
 log = logging.getLogger(__name__)
-_MAX_DELAY_S = 86_400
 _FIRST_OUTAGE_WAIT_S = 1.0
-_MAX_OUTAGE_WAIT_S = 30.0
-# Much less than the silence that health takes for a stuck loop.
-_MAX_SILENT_WAIT_S = 5.0
+_MAX_OUTAGE_WAIT_S = 15.0
+# A source that met a full disk waits this many times the delay of a failed one: others, smaller ones, go first.
+_DISK_FULL_DELAYS = 10
 _JOIN_S = 30.0
 
 
-class Alive(Protocol):
-    """Called as a sign of life, and with what the last statement of the loop showed of the database."""
-
-    def __call__(self, *, database_up: bool | None = None) -> None:
-        """Take the sign; None says nothing of the database."""
-
-
-def say_nothing(*, database_up: bool | None = None) -> None:
-    """Be alive for nobody."""
+class DiskFull(Exception):
+    """There is no space for a visit under the path that it names; the source was given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +54,8 @@ class Worker:
     home: Path
     stop: threading.Event
     progress: Progress | None = None
+    left: deque[Claim] = field(default_factory=deque)
+    """Claims that an outage broke off: given back as soon as the database is there, not when their leases run out."""
 
 
 def work(
@@ -100,16 +95,22 @@ def work(
 
 def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
     """Claim the next repository and handle it, or bury it; return whether there was one."""
+    _give_back_left(worker)
     with worker.engine.begin() as conn:
         claim = claim_repository(conn, lease_s=worker.settings.lease_s)
     if claim is None:
         return False
-    with log_ids(repository=claim.repository_id, source=claim.source):
-        if claim.attempts > worker.settings.max_attempts:
-            # Nobody was left to count those attempts: each of them took its worker along.
-            _settle_failure(worker, claim, SourceFailed("worker_died", "taken over too often", is_permanent=False))
-        else:
-            _handle(worker, claim, alive)
+    try:
+        with log_ids(repository=claim.repository_id, source=claim.source):
+            if claim.attempts > worker.settings.max_attempts:
+                # Nobody was left to count those attempts: each of them took its worker along.
+                _settle_failure(worker, claim, SourceFailed("worker_died", "taken over too often", is_permanent=False))
+            else:
+                _handle(worker, claim, alive)
+    except Exception as error:
+        if is_outage(error):
+            worker.left.append(claim)
+        raise
     with worker.engine.begin() as conn:
         record.record_queue(fetch_queue_counts(conn))
     return True
@@ -123,38 +124,35 @@ def _loop(worker: Worker, once: bool, alive: Alive) -> None:
             return
 
 
-def wait_alive(stop: threading.Event, wait_s: float, alive: Alive, *, slice_s: float = _MAX_SILENT_WAIT_S) -> bool:
-    """Wait with a sign of life every `slice_s` seconds; return early, and True, when it is time to stop."""
-    until = time.monotonic() + wait_s
-    while True:
-        alive()
-        left_s = until - time.monotonic()
-        if stop.wait(max(0.0, min(left_s, slice_s))):
-            return True
-        if left_s <= slice_s:
-            return False
-
-
 def _step(worker: Worker, once: bool, alive: Alive, last_wait_s: float) -> float:
     """Return how long to wait before the next step; less than 0 when there will be none."""
     try:
         has_worked = ingest_one(worker, alive)
-        record.record_database(up=True)
         alive(database_up=True)
         if has_worked:
+            alive(full_disk="")
             return 0.0
         if once and _is_drained(worker.engine):
             return -1.0
+    except DiskFull as error:
+        alive(database_up=True, full_disk=str(error))
+        wait_s = _back_off(last_wait_s)
+        log.warning("no space in %s; next try in %.0f s", error, wait_s, extra={"event": "disk_full"})
+        return wait_s
     except Exception as error:
         record.record_loop_error("ingest")
         if is_outage(error):
-            record.record_database(up=False)
-            alive(database_up=False)
-            wait_s = min(_MAX_OUTAGE_WAIT_S, max(_FIRST_OUTAGE_WAIT_S, 2 * last_wait_s))
-            log.warning("the database is away; next try in %.0f s", wait_s, extra={"event": "database_away"})
+            words = describe_outage(error)
+            alive(database_up=False, words=words)
+            wait_s = _back_off(last_wait_s)
+            log.warning("the database is away; next try in %.0f s: %s", wait_s, words, extra={"event": "database_away"})
             return wait_s
         log.exception("an ingest step failed", extra={"event": "ingest_step_failed"})
     return worker.settings.poll_interval_s
+
+
+def _back_off(last_wait_s: float) -> float:
+    return min(_MAX_OUTAGE_WAIT_S, max(_FIRST_OUTAGE_WAIT_S, 2 * last_wait_s))
 
 
 def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
@@ -173,14 +171,19 @@ def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
         with open_scratch(worker.home, claim) as scratch:
             handler = Handler(worker.engine, claim, worker.settings, should_stop=should_stop, show=show)
             handled = handler.run(scratch)
-        _report(claim, handled)
+        report_visit(claim, handled)
     except StaleLease:
         log.warning("another worker has taken %s over", claim.source, extra={"event": "claim_lost"})
     except Stopped:
         _give_back(worker, claim, "stopped")
-    except SourceFailed as error:
-        _settle_failure(worker, claim, error)
     except Exception as error:
+        if is_disk_full(error):
+            _give_back(worker, claim, "disk_full", delay_s=_DISK_FULL_DELAYS * worker.settings.retry_delay_s)
+            record.record_repository("disk_full")
+            raise DiskFull(repos_folder(worker.home)) from error
+        if isinstance(error, SourceFailed):
+            _settle_failure(worker, claim, error)
+            return
         # Back into the queue before the loop's edge reports it: a repository must not wait for its lease to run out.
         if not is_outage(error):
             _settle_failure(worker, claim, SourceFailed("exception", type(error).__name__, is_permanent=False))
@@ -190,30 +193,10 @@ def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
             task.done()
 
 
-def _report(claim: Claim, handled: Handled) -> None:
-    tally = handled.tally
-    record.record_files(tally.counts, num_rows=tally.num_rows, num_bytes=handled.num_bytes)
-    record.record_repository("done", handled.stages)
-    rate = handled.num_bytes / max(1e-9, handled.seconds) / 1e6
-    log.info(
-        "%s: %d files kept (%d new rows, %d unchanged, %d gone), %d refused, %.1f MB in %.1f s (%.2f MB/s)",
-        claim.source,
-        handled.num_files,
-        tally.num_rows,
-        handled.num_unchanged,
-        handled.num_vanished,
-        sum(handled.refusals.values()),
-        handled.num_bytes / 1e6,
-        handled.seconds,
-        rate,
-        extra={"event": "repository_done", "refusals": handled.refusals, "stages": handled.stages},
-    )
-
-
 def _settle_failure(worker: Worker, claim: Claim, error: SourceFailed) -> None:
     """Refuse for good what cannot succeed; anything else is tried again later, until it was tried often enough."""
     settings = worker.settings
-    delay_s = min(_MAX_DELAY_S, settings.retry_delay_s * 2 ** (claim.attempts - 1))
+    delay_s = min(LONGEST_DELAY_S, settings.retry_delay_s * 2 ** (claim.attempts - 1))
     with worker.engine.begin() as conn:
         set_local_path(conn, claim, None)
         if error.is_permanent:
@@ -228,12 +211,24 @@ def _settle_failure(worker: Worker, claim: Claim, error: SourceFailed) -> None:
     )
 
 
-def _give_back(worker: Worker, claim: Claim, reason: str) -> None:
-    """Queue the repository again at once; a stop is not its fault, so it does not count towards its death."""
+def _give_back(worker: Worker, claim: Claim, reason: str, *, delay_s: float = 0.0) -> None:
+    """Queue the repository again; a stop or a full disk is not its fault and does not count towards its death."""
     with worker.engine.begin() as conn:
         set_local_path(conn, claim, None)
-        give_back_repository(conn, claim, reason)
-    log.info("%s: given back", claim.source, extra={"event": "repository_given_back"})
+        give_back_repository(conn, claim, reason, delay_s=delay_s)
+    log.info("%s: given back (%s)", claim.source, reason, extra={"event": "repository_given_back"})
+
+
+def _give_back_left(worker: Worker) -> None:
+    while worker.left:
+        claim = worker.left.popleft()
+        try:
+            _give_back(worker, claim, "database_away")
+        except StaleLease:
+            log.info("another worker has %s", claim.source, extra={"event": "claim_lost"})
+        except Exception:
+            worker.left.append(claim)
+            raise
 
 
 def _is_drained(engine: sa.Engine) -> bool:

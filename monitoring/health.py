@@ -18,7 +18,7 @@ class Facts:
 
     database_up: bool
     silent_s: float
-    """Seconds since the loop's last sign of life, or since the start while there was none."""
+    """Seconds since the loop's last sign of life; 0 before the first, while it waits for its database."""
     max_silent_s: float
     """Silence that means that the loop is stuck: a few intervals, for a loop that reports while it supervises too."""
     started: bool = True

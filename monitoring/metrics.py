@@ -100,6 +100,8 @@ LOOP_ERRORS = _counter(
     "loop_errors_total", "Exceptions caught at the edge of a loop, each logged with its traceback", "loop"
 )
 
+CLOCK_JUMPS = _counter("clock_jumps_total", "Times that the machine's clock was set by more than two seconds")
+
 # --- ingest -----------------------------------------------------------------------------------------------------------
 INGEST_FILES = _counter(
     "ingest_files_total", "Files looked at, by outcome and, where there is one, reason", "outcome", "reason"

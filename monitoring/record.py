@@ -30,6 +30,11 @@ def record_database(*, up: bool) -> None:
     metrics.DATABASE_UP.set(up)
 
 
+def record_clock_jump() -> None:
+    """Count a jump of the machine's clock."""
+    metrics.CLOCK_JUMPS.inc()
+
+
 def record_loop_error(loop: str) -> None:
     """Count an exception that a loop's edge caught; `loop` is one of metrics.LOOPS."""
     metrics.LOOP_ERRORS.labels(loop).inc()

@@ -13,10 +13,12 @@ import sqlalchemy as sa
 from schema.audit import AuditReport
 from schema.audit import audit as audit_rows
 from schema.config import DatabaseSettings
-from schema.database import check_revision, create_engine, upgrade, wait_for
+from schema.database import check_revision, create_engine, reach, upgrade, wait_for
 from schema.embedded import EmbeddedServer, open_server, server_status, stop_server
 
 log = logging.getLogger(__name__)
+# A command that reports waits so long for a server; the services wait for ever (`outlast`).
+_WAIT_S = 5.0
 
 
 class HasDatabase(Protocol):
@@ -32,24 +34,29 @@ class HasDatabase(Protocol):
 
 
 @contextmanager
-def open_engine(
-    settings: HasDatabase, *, application_name: str = "codelupe", migrate: bool = False, wait_s: float = 5.0
-) -> Iterator[sa.Engine]:
-    """Yield an engine on the configured server, or on the embedded one, which then runs at least as long.
-
-    The embedded database is always upgraded on the way, another server's only with `migrate`. A server that does not
-    answer is waited for, `wait_s` seconds.
+def open_engine(settings: HasDatabase, *, application_name: str = "codelupe") -> Iterator[sa.Engine]:
+    """Yield an engine on a server that answers and whose tables are of this code's revision.
 
     Raises:
-        RevisionMismatch: the tables are not of this code's revision. EmbeddedError: the server does not start.
-        DatabaseUnavailable: it does not answer.
+        RevisionMismatch: they are not. EmbeddedError: the embedded server does not start.
+        DatabaseUnavailable: another one does not answer. DatabaseRefused: it does not let us in.
     """
-    with _open_unchecked(settings, application_name) as engine:
-        wait_for(engine, timeout_s=wait_s)
-        if migrate or settings.database.database_url is None:
-            upgrade(engine)
-        check_revision(engine)
+    with connect_engine(settings, application_name) as engine:
+        wait_for(engine, timeout_s=_WAIT_S)
+        prepare_tables(settings, engine)
         yield engine
+
+
+def prepare_tables(settings: HasDatabase, engine: sa.Engine, *, migrate: bool = False) -> None:
+    """Make sure that the tables are of this code's revision: upgrade the embedded database, another's with `migrate`.
+
+    Raises:
+        RevisionMismatch: they are not. DatabaseRefused: the server does not let us in.
+    """
+    reach(engine)
+    if migrate or settings.database.database_url is None:
+        upgrade(engine)
+    check_revision(engine)
 
 
 @click.group()
@@ -80,7 +87,8 @@ def stop(settings: HasDatabase) -> None:
 @click.pass_obj
 def upgrade_command(settings: HasDatabase) -> None:
     """Bring the tables to this version's revision."""
-    with _open_unchecked(settings, "codelupe") as engine:
+    with connect_engine(settings, "codelupe") as engine:
+        wait_for(engine, timeout_s=_WAIT_S)
         applied = upgrade(engine)
     click.echo(f"applied {', '.join(applied)}" if applied else "the tables are up to date", err=True)
 
@@ -123,7 +131,12 @@ def _describe_row(row: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _open_unchecked(settings: HasDatabase, application_name: str) -> Iterator[sa.Engine]:
+def connect_engine(settings: HasDatabase, application_name: str = "codelupe") -> Iterator[sa.Engine]:
+    """Yield an engine on the configured server, answering or not, or on the embedded one, which runs at least as long.
+
+    Raises:
+        EmbeddedError: the embedded server does not start.
+    """
     with ExitStack() as stack:
         membership = None
         if settings.database.database_url is not None:

@@ -1,7 +1,11 @@
 """Engines, migrations, and telling an outage from a mistake."""
 
 import datetime as dt
+import logging
+import re
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +19,28 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
+log = logging.getLogger(__name__)
+
 LOCK_TIMEOUT_S = 30
 CONNECT_TIMEOUT_S = 10
 # Advisory locks of one database: arbitrary numbers, but the same in every version of the code.
 UPGRADE_LOCK = 0x636F6465_00000001
 INGEST_LOCK = 0x636F6465_00000002
-# The server went away or takes nobody in: shutdown, crash, starting up, too many connections.
-_OUTAGE_SQLSTATES = ("57P01", "57P02", "57P03", "53300")
+# The server went away, takes nobody in, or has run out of something: the same statement may work later.
+_OUTAGES = {
+    "53100": "disk full on the database's machine",
+    "53200": "out of memory on the database's machine",
+    "53300": "too many connections to the database",
+    "57P01": "the database was shut down",
+    "57P02": "the database crashed",
+    "57P03": "the database takes nobody in yet",
+}
+# What a server says to one that it will never let in; an error of connecting carries no SQLSTATE (28P01, 28000, 3D000).
+_REFUSALS = re.compile(
+    r"password authentication failed|no password supplied|no pg_hba\.conf entry|(role|database) .+ does not exist"
+)
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 15.0
 
 
 class RevisionMismatch(Exception):
@@ -30,6 +49,10 @@ class RevisionMismatch(Exception):
 
 class DatabaseUnavailable(Exception):
     """Nobody answered in time."""
+
+
+class DatabaseRefused(Exception):
+    """The server answers and does not let us in: waiting would not help."""
 
 
 def create_engine(url: str, *, application_name: str, pool_size: int = 5, statement_timeout_s: int = 60) -> sa.Engine:
@@ -105,20 +128,43 @@ def is_outage(error: BaseException) -> bool:
     if not isinstance(cause, psycopg.OperationalError | psycopg.InterfaceError):
         return False
     # Errors of the connection itself carry no SQLSTATE.
-    return cause.sqlstate is None or cause.sqlstate.startswith("08") or cause.sqlstate in _OUTAGE_SQLSTATES
+    return cause.sqlstate is None or cause.sqlstate.startswith("08") or cause.sqlstate in _OUTAGES
+
+
+def describe_outage(error: BaseException) -> str:
+    """Say in one line what an outage looks like from here; no error of the driver contains a password."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    first = next(iter(str(cause).strip().splitlines()), "no answer")
+    known = _OUTAGES.get(getattr(cause, "sqlstate", None) or "")
+    return f"{known}: {first}" if known else first
+
+
+def reach(engine: sa.Engine) -> None:
+    """Connect once, to see that the database answers.
+
+    Raises:
+        DatabaseRefused: it does not let us in. sqlalchemy.exc.DBAPIError: an outage, for `is_outage` to tell.
+    """
+    try:
+        with engine.connect():
+            return
+    except sa.exc.DBAPIError as error:
+        if _REFUSALS.search(str(error.orig)):
+            msg = f"{engine.url!r} does not let us in: {describe_outage(error)}: correct CODELUPE_DATABASE_URL"
+            raise DatabaseRefused(msg) from error
+        raise
 
 
 def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
     """Return when the database answers.
 
     Raises:
-        DatabaseUnavailable: it did not within `timeout_s` seconds.
+        DatabaseUnavailable: it did not within `timeout_s` seconds. DatabaseRefused: it never will.
     """
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            with engine.connect():
-                return
+            return reach(engine)
         except sa.exc.DBAPIError as error:
             if not is_outage(error):
                 raise
@@ -126,6 +172,34 @@ def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
                 msg = f"no answer from {engine.url!r} within {timeout_s:g} s: {error.orig}"
                 raise DatabaseUnavailable(msg) from error
         time.sleep(0.1)
+
+
+def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[str], None]) -> bool:
+    """Do `step`, again from its beginning after each outage, with back-off; return whether it was done before `stop`.
+
+    `away` is told each time what is wrong, in words.
+    """
+    began, wait_s = time.monotonic(), _FIRST_WAIT_S
+    while not stop.is_set():
+        try:
+            step()
+        except Exception as error:
+            if not is_outage(error):
+                raise
+            words = describe_outage(error)
+        else:
+            return True
+        away(words)
+        log.warning(
+            "the database is away, for %.0f s now; next try in %.0f s: %s",
+            time.monotonic() - began,
+            wait_s,
+            words,
+            extra={"event": "database_away"},
+        )
+        stop.wait(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+    return False
 
 
 def fetch_now(conn: sa.Connection) -> dt.datetime:

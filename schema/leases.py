@@ -1,6 +1,7 @@
 """Who may work on a line or a device: leases on the database's clock, with a fence that only grows (I5)."""
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,20 @@ def acquire_lease(conn: sa.Connection, name: str, holder: str, *, length_s: floa
         where=sa.or_(own, expired),
     )
     fence = conn.execute(taken.returning(Lease.fence)).scalar_one_or_none()
+    return None if fence is None else HeldLease(name, holder, fence)
+
+
+def take_over_lease(
+    conn: sa.Connection, name: str, holder: str, *, seen: Mapping[str, Any], length_s: float
+) -> HeldLease | None:
+    """Take a lease from another that has not renewed it since it was `seen` (`fetch_lease`); None if it has.
+
+    Whether it has run out is the caller's to judge, by its own clock: this one may have been set back.
+    """
+    unchanged = [Lease.holder == seen["holder"], Lease.fence == seen["fence"], Lease.until == seen["until"]]
+    taken = sa.update(Lease).where(Lease.name == name, *unchanged)
+    values = {"holder": holder, "fence": Lease.fence + 1, "until": _in(length_s)}
+    fence = conn.execute(taken.values(**values).returning(Lease.fence)).scalar_one_or_none()
     return None if fence is None else HeldLease(name, holder, fence)
 
 

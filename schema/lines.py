@@ -9,6 +9,7 @@ from schema import tables
 from schema.backlog import enqueue_files, lock_ingest
 
 REQUESTS = ("train", "cancel")
+LONGEST_BACK_OFF_S = 86_400
 
 
 class BaseChanged(Exception):
@@ -57,6 +58,15 @@ def fetch_line(conn: sa.Connection, name: str) -> Line | None:
     """Fetch a line by its name."""
     row = conn.execute(sa.select(*_COLUMNS).where(tables.Line.name == name)).one_or_none()
     return Line(*row) if row else None
+
+
+def back_off_left_s(line: Line, now: dt.datetime) -> float:
+    """Return for how long the line must not start a run yet, seconds; `now` is the database's.
+
+    Further ahead than a back-off can be, its end was written before the clock was set back: it counts as reached.
+    """
+    left_s = (line.not_before - now).total_seconds()
+    return left_s if 0 < left_s <= LONGEST_BACK_OFF_S else 0.0
 
 
 def set_tokenizer(conn: sa.Connection, line_id: int, digest: str, base_revision: str | None) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from schema.tables import Repository
 
 STATES = ("queued", "working", "done", "refused", "dead")
+LONGEST_DELAY_S = 86_400
 _UNFINISHED = ("queued", "working")
 _FINAL = ("done", "refused", "dead")
 
@@ -74,8 +75,8 @@ def add_source(
 
 def claim_repository(conn: sa.Connection, *, lease_s: float) -> Claim | None:
     """Take the best queued repository whose time has come, or one whose worker let its lease run out."""
-    ready = sa.and_(Repository.state == "queued", Repository.not_before <= sa.func.now())
-    abandoned = sa.and_(Repository.state == "working", Repository.lease_until < sa.func.now())
+    ready = sa.and_(Repository.state == "queued", _is_over(Repository.not_before, LONGEST_DELAY_S))
+    abandoned = sa.and_(Repository.state == "working", _is_over(Repository.lease_until, lease_s))
     best = (
         sa.select(Repository.id)
         # The first condition is the index's own predicate, word for word.
@@ -171,9 +172,9 @@ def retry_repository(conn: sa.Connection, claim: Claim, reason: str, *, delay_s:
     return state
 
 
-def give_back_repository(conn: sa.Connection, claim: Claim, reason: str) -> None:
-    """Queue a repository again at once, as if it had not been claimed: the attempt does not count."""
-    _leave(conn, claim, state="queued", reason=reason, attempts=claim.attempts - 1, not_before=sa.func.now())
+def give_back_repository(conn: sa.Connection, claim: Claim, reason: str, *, delay_s: float = 0.0) -> None:
+    """Queue a repository again for in `delay_s` seconds, as if it had not been claimed: the attempt does not count."""
+    _leave(conn, claim, state="queued", reason=reason, attempts=claim.attempts - 1, not_before=_in(delay_s))
 
 
 def set_unit_level(conn: sa.Connection, claim: Claim, level: str) -> None:
@@ -206,6 +207,17 @@ def fetch_repositories(conn: sa.Connection, *, limit: int) -> list[dict[str, Any
 
 def _in(seconds: float) -> sa.ColumnElement[dt.datetime]:
     return sa.func.clock_timestamp() + dt.timedelta(seconds=seconds)
+
+
+def _is_over(
+    column: sa.orm.InstrumentedAttribute[dt.datetime | None] | sa.orm.InstrumentedAttribute[dt.datetime],
+    longest_s: float,
+) -> sa.ColumnElement[bool]:
+    """Say whether a time has come, or lies so far ahead that it was written before the clock was set back.
+
+    Nothing is written more than `longest_s` ahead; workers may differ in that, but not by a factor of two.
+    """
+    return sa.or_(column <= sa.func.now(), column > sa.func.now() + dt.timedelta(seconds=2 * longest_s))
 
 
 def _holds(claim: Claim) -> tuple[sa.ColumnElement[bool], ...]:

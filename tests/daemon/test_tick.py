@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from daemon.config import DaemonSettings
 from daemon.leadership import Leadership
-from daemon.service import ExitCode, Loop
+from daemon.loop import ExitCode, Loop
 from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
 from schema.audit import audit

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr, ValidationError
 
 from ingest.commands import ingest as ingest_group
-from ingest.commands import serve_ingest
 from ingest.config import IngestSettings
 from ingest.judge import judge_file
+from ingest.serving import serve_ingest
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 from tests.ingest.helpers import SETTINGS, make_code
@@ -149,20 +149,21 @@ def test_an_outage_degrades_it_and_is_no_reason_to_restart_it(
     caplog.set_level("INFO")
     statements: list[str] = []
     sa.event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
-    with serve_ingest(settings, engine) as alive:
+    with serve_ingest(settings, engine) as signs:
         url = next(str(vars(record)["url"]) for record in caplog.records if "url" in vars(record))
         with urllib.request.urlopen(url + "status") as answer:
             before = json.load(answer)
         statements.clear()
-        alive(database_up=False)
+        signs.away("connection refused")
         with urllib.request.urlopen(url + "health") as answer:
             body = json.load(answer)
             assert (answer.status, body["status"], body["reasons"]) == (200, "degraded", ["database_away"])
+            assert body["details"] == {"database": "connection refused"}
         with pytest.raises(urllib.error.HTTPError, match="503"):
             urllib.request.urlopen(url + "ready")
         with urllib.request.urlopen(url + "status") as answer:
             assert json.load(answer) == before
-        alive(database_up=True)
+        signs.alive(database_up=True)
         with urllib.request.urlopen(url + "ready") as answer:
             assert json.load(answer) == {"ready": True, "reasons": []}
     assert statements == []
