@@ -34,6 +34,7 @@ def cut_when_stopped(engine: sa.Engine, stop: threading.Event, *, patience_s: fl
             for connection in list(connections):
                 _cut_if_waiting(connection)
 
+    engine.dispose()  # what is made from here on is remembered
     sa.event.listen(engine, "connect", remember)
     # It has nothing to clear up: `stop` may never be set.
     threading.Thread(target=watch, name="stall-watch", daemon=True).start()

@@ -1,7 +1,19 @@
+import datetime as dt
+
 import pytest
 import sqlalchemy as sa
 
-from schema.leases import StaleFence, acquire_lease, check_fence, fetch_lease, release_lease, renew_lease
+from schema.leases import (
+    StaleFence,
+    acquire_lease,
+    check_fence,
+    fetch_lease,
+    release_lease,
+    renew_lease,
+    take_over_lease,
+)
+from schema.repositories import claim_repository, give_back_repository
+from tests.builders import claim_source
 
 
 def expire(conn):
@@ -62,3 +74,41 @@ def test_nobody_takes_a_lease_over_while_a_checked_transaction_is_open(engine):
         thief.execute(sa.text("SET LOCAL lock_timeout = '10ms'"))
         with pytest.raises(sa.exc.OperationalError, match="lock timeout"):
             acquire_lease(thief, "line:a", "two", length_s=60)
+
+
+def test_a_lease_is_taken_over_only_as_it_was_seen(conn):
+    acquire_lease(conn, "line:a", "one", length_s=60)
+    seen = fetch_lease(conn, "line:a")
+    for changed in ({"holder": "other"}, {"fence": 7}, {"until": seen["until"] + dt.timedelta(microseconds=1)}):
+        assert take_over_lease(conn, "line:a", "two", seen=seen | changed, length_s=60) is None
+    assert take_over_lease(conn, "line:a", "two", seen=seen, length_s=60).fence == 2
+    assert take_over_lease(conn, "line:a", "three", seen=seen, length_s=60) is None
+
+
+def _queued(conn):
+    claim = claim_source(conn, "/sources/a")
+    give_back_repository(conn, claim, "stopped")
+
+
+def _working(conn):
+    claim_source(conn, "/sources/a")
+
+
+@pytest.mark.parametrize(
+    ("state", "column", "ahead", "is_due"),
+    [
+        (_queued, "not_before", "-1 s", True),
+        (_queued, "not_before", "1 hour", False),
+        (_queued, "not_before", "1 day", False),
+        (_queued, "not_before", "3 days", True),
+        (_working, "lease_until", "-1 s", True),
+        (_working, "lease_until", "59 s", False),
+        (_working, "lease_until", "1 hour", True),
+        (_working, "lease_until", "10 years", True),
+    ],
+)
+def test_a_time_that_no_clock_of_now_could_have_written_keeps_no_source(state, column, ahead, is_due, conn):
+    state(conn)
+    conn.execute(sa.text(f"UPDATE repositories SET {column} = now() + CAST(:ahead AS interval)"), {"ahead": ahead})
+
+    assert (claim_repository(conn, lease_s=60) is not None) == is_due
