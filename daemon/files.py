@@ -106,6 +106,7 @@ def copy_files(source: Path, target: Path) -> None:
     for path in walk_files(source):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)
+        failpoints.hit("publish.before_copy")
         shutil.copyfile(path, copy)
 
 

@@ -31,6 +31,12 @@ READY = Facts(
         ({"retry_in_s": 5.0, "requested": True}, "train", "requested"),
         ({"num_test_units": 7}, "wait", "too_few_held_out"),
         ({"num_test_units": None}, "wait", "too_few_held_out"),
+        # A row that makes runs fail is sought before anything else is trained on, however few rows there are.
+        ({"num_suspects": 1}, "train", "bisecting"),
+        ({"num_suspects": 1, "num_fresh": 0, "num_test_units": None}, "train", "bisecting"),
+        ({"num_suspects": 1, "requested": True, "retry_in_s": 5.0}, "train", "bisecting"),
+        ({"num_suspects": 1, "retry_in_s": 5.0}, "wait", "backing_off"),
+        ({"num_suspects": 1, "paused": True}, "wait", "paused"),
         ({"needs_base": True}, "wait", "sources_unfinished"),
         ({"needs_base": True, "sources_unfinished": False}, "wait", "too_few_rows"),
         ({"needs_base": True, "sources_unfinished": False, "num_fresh": 200}, "make_base", "base_missing"),
@@ -50,3 +56,15 @@ def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):
 @pytest.mark.parametrize(("changes", "needed"), [({}, 100), ({"needs_base": True}, 200), ({"requested": True}, 1)])
 def test_a_base_needs_twice_the_threshold_and_a_request_a_single_row(changes, needed):
     assert num_needed(replace(READY, **changes)) == needed
+
+
+@pytest.mark.parametrize(
+    ("num_units", "missing"),
+    [
+        (5, "3 held-out units are missing: 5 of 8"),
+        (7, "1 held-out unit is missing: 7 of 8"),
+        (0, "8 held-out units are missing: 0 of 8"),
+    ],
+)
+def test_it_says_how_many_held_out_units_are_missing(num_units, missing):
+    assert decide(replace(READY, num_test_units=num_units)).missing == missing

@@ -9,12 +9,14 @@ from click.testing import CliRunner
 from pydantic import SecretStr
 
 from daemon.forecast import plan
+from daemon.job import Failure
 from daemon.models import models
 from daemon.reports import runs, why
 from daemon.tick import tick
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 from tests.daemon.conclusions import conclude_with
+from tests.daemon.fake_child import FakeChild, loop_of
 
 RUN_KEYS = {"state", "version", "parent", "bits_per_byte", "rows", "tokens", "seconds", "tokens_per_s", "digests"}
 PLAN_KEYS = {"rows", "tokens", "steps", "evaluations", "peak_bytes", "disk_bytes", "hours"}
@@ -57,6 +59,37 @@ def test_why_tells_the_decisions_with_their_inputs(ctx, ask, rows):
     assert report["decisions"][-1]["inputs"]["threshold"] == 10
     assert {"better_than_base", "threshold_reached"} <= set(reasons)
     assert "better_than_base" in text
+
+
+def test_why_says_how_many_held_out_units_are_missing(make_context, settings, ask, rows, caplog):
+    rows()
+    caplog.set_level("INFO", logger="daemon.live")
+
+    tick(make_context(settings.model_copy(update={"min_test_units": 11})))
+
+    assert "3 held-out units are missing: 8 of 11" in " ".join(ask(why)[0].split())
+    assert "too_few_held_out (3 held-out units are missing: 8 of 11)" in caplog.text
+
+
+def test_a_failed_run_is_shown_with_its_reason_and_traceback(ctx, ask, rows, monkeypatch):
+    rows()
+    child = FakeChild()
+    child.fails = lambda _: Failure(reason="nan", message="no number", data_caused=True, traceback="Traceback: here")
+    monkeypatch.setattr("daemon.rounds.run_child", child)
+    loop_of(ctx).run()
+
+    run = json.loads(ask(runs, "show", "--json")[0])
+    text, told = ask(runs, "show")[0], ask(why)[0]
+
+    assert run["failure"] == {
+        "reason": "nan",
+        "message": "no number",
+        "data_caused": True,
+        "traceback": "Traceback: here",
+    }
+    assert "no number" in text
+    assert "Traceback: here" in text
+    assert "message=no number" in " ".join(told.split())
 
 
 def test_a_run_and_its_version_are_shown_with_what_the_gate_saw(ctx, ask, rows):
