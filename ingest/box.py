@@ -16,6 +16,8 @@ from typing import IO
 _PASSED = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
 _PROTOCOLS = {"https": "https", "http": "http:https"}
 _MAX_OPEN_FILES = 256
+# Git recurses into trees: some thousand folders deep is enough, and one of 100,000 ends it in a second, not in 16.
+_STACK_BYTES = 2 * 1024 * 1024
 _POLL_S = 0.01
 
 # git's own advice for repositories of strangers, as configuration: GitPython refuses such options on the command line.
@@ -25,6 +27,8 @@ _GIT_CONFIG = {
     "core.hooksPath": "/dev/null",
     "core.fsmonitor": "false",
     "core.symlinks": "false",
+    # Above it a file is streamed: in case that a server does not know the filter that leaves such files out.
+    "core.bigFileThreshold": "1m",
     "core.protectHFS": "true",
     "core.protectNTFS": "true",
     "submodule.recurse": "false",
@@ -115,6 +119,7 @@ def enter_box(*, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, _STACK_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # Blocked (an ignored one is restored by whoever starts git) it lets git say that a file is too large.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXFSZ})

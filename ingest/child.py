@@ -7,12 +7,13 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from ingest.box import die_with_parent, enter_box
 from ingest.clones import Clone
-from ingest.entries import SourceFailed, Tree
+from ingest.entries import SourceFailed, Tree, is_disk_full
 from ingest.folders import Folder
 from ingest.messages import Failed, Job, Message
 from ingest.visits import Visit
@@ -48,19 +49,27 @@ def _run(job: Job, messages: BinaryIO) -> None:
         visit.run()
     except SourceFailed as error:
         say(Failed(reason=error.reason, detail=error.detail[:500], is_permanent=error.is_permanent))
+    except OSError as error:
+        if not is_disk_full(error):
+            _say_exception(say, error)
+        else:
+            say(Failed(reason="disk_full", detail=str(error)[:500], is_permanent=False))
     except MemoryError:
         say(Failed(reason="out_of_memory", detail="the memory limit was reached", is_permanent=False))
     except Exception as error:  # noqa: BLE001 - the edge of the child: the worker retries, and the log has the place
-        traceback.print_exc()
-        say(Failed(reason="exception", detail=f"{type(error).__name__}"[:500], is_permanent=False))
+        _say_exception(say, error)
+
+
+def _say_exception(say: Callable[[Message], None], error: Exception) -> None:
+    traceback.print_exc()
+    say(Failed(reason="exception", detail=f"{type(error).__name__}"[:500], is_permanent=False))
 
 
 def _open_tree(job: Job, limits: Limits) -> Tree:
-    max_entries = job.settings["max_entries"]
+    bounds = {"max_file_bytes": limits.max_file_bytes, "max_entries": job.settings["max_entries"]}
     if job.kind == "folder":
-        return Folder(job.source, max_entries=max_entries)
-    path = Path(job.scratch) / "clone.git"
-    return Clone(job.source, path, max_file_bytes=limits.max_file_bytes, max_entries=max_entries)
+        return Folder(job.source, **bounds)
+    return Clone(job.source, Path(job.scratch) / "clone.git", **bounds)
 
 
 if __name__ == "__main__":

@@ -4,26 +4,31 @@ GitPython is used here and nowhere else, for the life of one repository: it leak
 """
 
 import re
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import git
 
-from ingest.entries import Entry, SourceFailed, show_path, too_many_files
+from ingest.entries import Entry, SourceFailed, read_path, too_many_files
 from ingest.sources import find_git_fault
 
 _CLONE_OPTIONS = ("--bare", "--depth=1", "--single-branch", "--no-tags", "--no-local", "--quiet")
 _MAX_LISTING_BYTES = 256 * 1024 * 1024
 _CHUNK_BYTES = 1 << 16
+# The end of what git says tells why; a server may have sent a warning for each of a million paths before it.
+_MAX_SAID_CHARS = 16_000
 _LINK_MODE, _GITLINK_MODE, _EXECUTABLE_MODE = b"120000", b"160000", b"100755"
 
+# A tree so deep that git's recursion ends in its stack, or at its own limit; it says so before what comes of it.
+_TOO_DEEP = ("died of signal 11", "maximum allowed tree depth")
+_NO_SPACE = ("no space left on device", "disk quota exceeded")
 # What git says when the network, a server or this machine failed it: whatever else it says then is a consequence.
 _TRANSIENT = (
     "early eof",
     "unexpected disconnect",
     "rpc failed",
     "could not resolve",
-    "no space left",
     "out of memory",
     "the remote end hung up",
     "connection reset",
@@ -54,6 +59,8 @@ class Clone:
             raise explain_clone(str(error.stderr), names=(url, str(path))) from error
         except git.UnsafeProtocolError as error:
             raise SourceFailed("protocol", "git would run a program for this URL", is_permanent=True) from error
+        # The blobs that the filter left out are absent from now on; git would ask its origin for each, or give up.
+        self._repo.git.config("--local", "--remove-section", "remote.origin")
         try:
             self.head: str | None = self._repo.git.rev_parse("--verify", "HEAD^{commit}")
         except git.GitCommandError as error:
@@ -70,7 +77,10 @@ class Clone:
             num_bytes += len(chunk)
             if len(entries) > self._max_entries or num_bytes > _MAX_LISTING_BYTES:
                 raise too_many_files(self._max_entries)
-        process.wait()
+        try:
+            process.wait()
+        except git.GitCommandError as error:
+            raise _explain_listing(error) from error
         return entries
 
     def read(self, entry: Entry) -> bytes | None:
@@ -88,26 +98,38 @@ class Clone:
 def _parse_line(line: bytes) -> Entry:
     meta, _, raw_path = line.partition(b"\t")
     mode, _, oid, size = meta.split()
-    path, is_text = show_path(raw_path)
-    reason = None if is_text else "path_encoding"
+    path, reason = read_path(raw_path)
     if mode in (_LINK_MODE, _GITLINK_MODE):
         reason = "symlink" if mode == _LINK_MODE else "gitlink"
     elif not size.isdigit():
         # A blob that the size filter of the clone left on the server.
-        reason = "too_large"
+        reason = reason or "too_large"
     num_bytes = int(size) if size.isdigit() else 0
     return Entry(path, num_bytes, oid.decode(), is_executable=mode == _EXECUTABLE_MODE, reason=reason)
 
 
 def explain_clone(stderr: str, *, names: Sequence[str] = ()) -> SourceFailed:
     """Return what a clone failed of by what git said, `names` (of source and target) apart: they may say anything."""
-    said = " ".join(stderr.split())
-    told = said
+    said = stderr[-_MAX_SAID_CHARS:].strip()
+    told = said.lower()
     for name in sorted(names, key=len, reverse=True):
-        told = told.replace(name, "…")
-    told = told.lower()
+        told = told.replace(name.lower(), "…")
+    detail = " ".join(said.split())[-400:]
+    # What the other side says of its own disk and processes is not ours, and it may say anything.
+    ours = "\n".join(line for line in told.splitlines() if "remote: " not in line and "remote error: " not in line)
+    if any(phrase in ours for phrase in _NO_SPACE):
+        return SourceFailed("disk_full", detail, is_permanent=False)
+    if any(phrase in ours for phrase in _TOO_DEEP):
+        return SourceFailed("corrupt", detail, is_permanent=True)
+    told = " ".join(told.split())
     if not any(phrase in told for phrase in _TRANSIENT):
         for reason, phrases in _PERMANENT.items():
             if phrases.search(told):
-                return SourceFailed(reason, said[-400:], is_permanent=True)
-    return SourceFailed("clone_failed", said[-400:], is_permanent=False)
+                return SourceFailed(reason, detail, is_permanent=True)
+    return SourceFailed("clone_failed", detail, is_permanent=False)
+
+
+def _explain_listing(error: git.GitCommandError) -> SourceFailed:
+    if error.status == -signal.SIGSEGV:
+        return SourceFailed("corrupt", "git breaks on the depth of its folders", is_permanent=True)
+    return explain_clone(str(error.stderr))

@@ -1,7 +1,12 @@
 """A tree of files as both kinds of source show it: entries to look at, and a way to read one of them."""
 
+import errno
 from dataclasses import dataclass
 from typing import Protocol
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+# An index of PostgreSQL takes 2,700 bytes of a row; no build tool takes more than this.
+_MAX_PATH_BYTES = 1024
 
 
 class SourceFailed(Exception):
@@ -37,14 +42,32 @@ class Tree(Protocol):
         """Return a file's bytes, None when it is gone or is no plain file any more."""
 
 
-def show_path(raw: bytes) -> tuple[str, bool]:
-    """Return a path as text and whether it is valid UTF-8; what is not is shown by backslashes."""
+def read_path(raw: bytes) -> tuple[str, str | None]:
+    """Return a path as printable text, and why its file is refused: the path is no UTF-8, not printable, too long.
+
+    What cannot be shown is shown by backslashes, what is too long without its end.
+    """
+    if len(raw) > _MAX_PATH_BYTES:
+        return show_text(raw[:_MAX_PATH_BYTES].decode("utf-8", "backslashreplace")) + "…", "path_length"
     try:
-        return raw.decode("utf-8"), True
+        path = raw.decode("utf-8")
     except UnicodeDecodeError:
-        return raw.decode("utf-8", "backslashreplace"), False
+        return show_text(raw.decode("utf-8", "backslashreplace")), "path_encoding"
+    return show_text(path), None if path.isprintable() else "path_encoding"
+
+
+def show_text(text: str) -> str:
+    """Return what a stranger wrote as a terminal may show it: no control, no change of direction, no line break."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def too_many_files(max_entries: int) -> SourceFailed:
     """Return the failure of a source with more entries than the limit."""
     return SourceFailed("too_many_files", f"more than {max_entries} entries", is_permanent=True)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Say whether a visit ended because there was no space: here, in its child or in git."""
+    if isinstance(error, SourceFailed):
+        return error.reason == "disk_full"
+    return isinstance(error, OSError) and error.errno in _NO_SPACE

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 
-from ingest.entries import Entry, SourceFailed, show_path, too_many_files
+from ingest.entries import Entry, SourceFailed, read_path, too_many_files
 from sourcecode.paths import VENDORED_PARTS
 
 _MAX_DEPTH = 100
@@ -17,10 +17,9 @@ class Folder:
 
     head = None
 
-    def __init__(self, root: str, *, max_entries: int) -> None:
-        self._root, self._max_entries = os.fsencode(root), max_entries
-        if not os.path.isdir(self._root):  # noqa: PTH112 - bytes: a folder's name need not be text
-            raise SourceFailed("not_found", "the folder does not exist any more", is_permanent=True)
+    def __init__(self, root: str, *, max_file_bytes: int, max_entries: int) -> None:
+        self._root, self._max_entries, self._max_file_bytes = os.fsencode(root), max_entries, max_file_bytes
+        self._check_root()
 
     def list_entries(self) -> list[Entry]:
         """Return the files in the order of their paths; a vendored folder is one refused entry, not walked."""
@@ -32,13 +31,22 @@ class Folder:
         return sorted(entries, key=lambda entry: entry.path)
 
     def read(self, entry: Entry) -> bytes | None:
-        """Return a file's bytes, one more than it had when it grew since; None when it is no plain file any more."""
+        """Return a file's bytes, of a large one the first, one more than are allowed; None when it is gone.
+
+        Raises:
+            SourceFailed: the whole folder is gone: that one of its files is, says nothing of the file.
+        """
         try:
             with open(self._open(os.fsencode(entry.path)), "rb") as file:  # noqa: PTH123 - a descriptor
                 is_plain = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-                return file.read(entry.num_bytes + 1) if is_plain else None
+                return file.read(self._max_file_bytes + 1) if is_plain else None
         except OSError:
+            self._check_root()
             return None
+
+    def _check_root(self) -> None:
+        if not os.path.isdir(self._root):  # noqa: PTH112 - bytes: a folder's name need not be text
+            raise SourceFailed("not_found", "the folder does not exist any more", is_permanent=True)
 
     def _open(self, path: bytes) -> int:
         """Open a file below the root without following a link in any part of its path."""
@@ -56,16 +64,21 @@ class Folder:
     def _walk(self, folder: bytes, depth: int) -> Iterator[Entry]:
         try:
             found = sorted(os.scandir(os.path.join(self._root, folder)), key=lambda item: item.name)  # noqa: PTH118
-        except OSError:
-            yield Entry(show_path(folder)[0] or ".", 0, reason="unreadable")
+        except OSError as error:
+            if not folder:
+                raise SourceFailed("unreadable", f"the folder: {error.strerror}", is_permanent=False) from error
+            yield Entry(read_path(folder)[0] + "/", 0, reason="unreadable")
             return
         for item in found:
             path = folder + b"/" + item.name if folder else item.name
-            shown, is_text = show_path(path)
+            shown, reason = read_path(path)
             if item.is_dir(follow_symlinks=False):
-                yield from self._walk_folder(path, shown, item.name, depth)
+                if reason == "path_length":
+                    yield Entry(shown + "/", 0, reason=reason)
+                else:
+                    yield from self._walk_folder(path, shown, item.name, depth)
             else:
-                yield _judge_item(item, shown, is_text=is_text)
+                yield _judge_item(item, shown, reason)
 
     def _walk_folder(self, path: bytes, shown: str, name: bytes, depth: int) -> Iterator[Entry]:
         if name in _SKIPPED:
@@ -82,12 +95,11 @@ class Folder:
         return os.path.lexists(os.path.join(self._root, path, b"pyvenv.cfg"))  # noqa: PTH118 - bytes
 
 
-def _judge_item(item: os.DirEntry[bytes], shown: str, *, is_text: bool) -> Entry:
+def _judge_item(item: os.DirEntry[bytes], shown: str, reason: str | None) -> Entry:
     try:
         status = item.stat(follow_symlinks=False)
     except OSError:
         return Entry(shown, 0, reason="unreadable")
-    reason = None if is_text else "path_encoding"
     if not stat.S_ISREG(status.st_mode):
         reason = "symlink" if stat.S_ISLNK(status.st_mode) else "special"
     return Entry(shown, status.st_size, is_executable=bool(status.st_mode & stat.S_IXUSR), reason=reason)

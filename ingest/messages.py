@@ -16,13 +16,13 @@ from sourcecode.filters import REASONS
 OTHER: Final = "other"
 # Why a file is refused: what its content and path say, and what kind of entry it is.
 FILE_REASONS: Final = frozenset(
-    (*REASONS, "symlink", "gitlink", "special", "path_encoding", "unreadable", "exception", OTHER)
+    (*REASONS, "symlink", "gitlink", "special", "path_encoding", "path_length", "unreadable", "exception", OTHER)
 )
 # Why a visit fails, as far as the child says it.
 FAILURES: Final = frozenset(
     (
         *("linked_git", "unreadable", "not_found", "no_access", "protocol", "corrupt", "clone_too_large"),
-        *("clone_failed", "empty", "too_many_files", "out_of_memory", "exception", OTHER),
+        *("clone_failed", "empty", "too_many_files", "out_of_memory", "disk_full", "exception", OTHER),
     )
 )
 STAGES: Final = frozenset(("clone", "list", "licence", "read", "judge", "report", OTHER))

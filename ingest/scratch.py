@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from schema.failpoints import hit
 from schema.repositories import Claim
 
 log = logging.getLogger(__name__)
@@ -18,14 +19,15 @@ _LOCK_NAME = "lock"
 def open_scratch(home: Path, claim: Claim) -> Iterator[Path]:
     """Yield an empty folder for one visit under `home`/repos, and delete it with all that is in it."""
     path = repos_folder(home) / f"{claim.repository_id}-{claim.lease_token}"
+    hit("ingest.before_scratch")
     path.mkdir(parents=True, mode=0o700)
-    (path / "template").mkdir()
-    with (path / _LOCK_NAME).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+    try:
+        with (path / _LOCK_NAME).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            (path / "template").mkdir()
             yield path
-        finally:
-            _delete(path)
+    finally:
+        _delete(path)
 
 
 def sweep_scratch(home: Path) -> int:

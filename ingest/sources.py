@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from ingest.entries import read_path, show_text
+
 _PORTS = {"http": 80, "https": 443}
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_.~+-]{1,100}")
 # What git takes for a repository; a folder that is none makes it look at the neighbours.
 _HEAD = re.compile(rb"(?:ref:\s*refs/\S+|[0-9a-f]{40}(?:[0-9a-f]{24})?)\s*")
 _MAX_HEAD_BYTES = 1000
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+_NAME_ONE = "name an existing folder, git repository or https:// URL"
 _LENT = ("objects/info/alternates", "commondir")
 
 
@@ -46,12 +50,25 @@ def normalise_source(text: str) -> Source:
     Raises:
         SourceError: it does not exist, or its form is not supported.
     """
+    try:
+        return _normalise(text)
+    except (ValueError, RuntimeError, OSError) as error:  # of a URL's parts, of ~nobody, of a name that is too long
+        why = error.strerror if isinstance(error, OSError) else show_text(str(error).rstrip("."))
+        raise SourceError(f"{_shown(text)}: {why}; {_NAME_ONE}") from error
+
+
+def _normalise(text: str) -> Source:
     if text.startswith("file://"):
-        return _local_source(Path(unquote(urlsplit(text).path)))
+        url = urlsplit(text)
+        if url.netloc not in ("", "localhost") or not url.path:
+            raise SourceError(f"{_shown(text)}: not a folder of this machine; use file:///path")
+        return _local_source(Path(unquote(url.path)))
     if _SCP_LIKE.match(text) or text.startswith(("ssh://", "git://", "git@")):
         raise SourceError(f"{_shown(text)}: only https, http and local sources are read; use the https:// address")
     if "://" in text or "::" in text:
         return _remote_source(text)
+    if not text.strip():
+        raise SourceError(f"an empty source; {_NAME_ONE}")
     return _local_source(Path(text).expanduser())
 
 
@@ -63,9 +80,7 @@ def source_key(source: str) -> str:
 
 def _local_source(path: Path) -> Source:
     if not path.exists():
-        raise SourceError(
-            f"{_shown(str(path))}: no such folder; name an existing folder, git repository or https:// URL"
-        )
+        raise SourceError(f"{_shown(str(path))}: no such folder; {_NAME_ONE}")
     if not path.is_dir():
         raise SourceError(
             f"{_shown(str(path))}: not a folder; name the folder or git repository that contains the file"
@@ -74,10 +89,8 @@ def _local_source(path: Path) -> Source:
     library = standard_library()
     if str(path) == library.source:
         return library
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise SourceError(f"{_shown(str(path))}: the path is not valid UTF-8; rename it") from error
+    if read_path(os.fsencode(path))[1]:
+        raise SourceError(f"{_shown(str(path))}: the path is no printable UTF-8 of at most 1024 bytes; rename it")
     kind = "git" if is_git_repository(path) else "folder"
     if kind == "git" and (fault := find_git_fault(path)):
         raise SourceError(f"{_shown(str(path))}: {fault[1]}")
@@ -118,17 +131,15 @@ def _find_link(folder: Path) -> Path | None:
         if (folder / name).is_symlink():
             return folder / name
     for name in ("objects", "refs", "reftable"):
-        for root, folders, files in os.walk(folder / name, onerror=_raise_unless_absent):
-            for found in (*folders, *files):
-                mode = os.lstat(os.path.join(root, found)).st_mode  # noqa: PTH118 - there may be a million
-                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                    return Path(root, found)
+        pending = [folder / name] if (folder / name).exists() else []
+        while pending:
+            with os.scandir(pending.pop()) as found:
+                for item in found:
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(Path(item.path))
+                    elif not item.is_file(follow_symlinks=False):
+                        return Path(item.path)
     return None
-
-
-def _raise_unless_absent(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _is_head(path: Path) -> bool:
@@ -140,7 +151,7 @@ def _is_head(path: Path) -> bool:
 
 def _remote_source(text: str) -> Source:
     url = urlsplit(text)
-    if url.scheme not in _PORTS or not url.hostname:
+    if url.scheme not in _PORTS or not _HOST.fullmatch(url.hostname or ""):
         raise SourceError(f"{_shown(text)}: not a git URL that is read here; use https://host/owner/name")
     if url.username or url.password:
         raise SourceError(f"{url.scheme}://…@{url.hostname}: credentials do not belong into a source; remove them")
@@ -175,5 +186,5 @@ def _standard_library_name() -> str:
 
 
 def _shown(text: str) -> str:
-    printable = text.encode("utf-8", "backslashreplace").decode()
+    printable = show_text(os.fsencode(text).decode("utf-8", "backslashreplace"))
     return printable if len(printable) <= 200 else printable[:200] + "…"

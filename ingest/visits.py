@@ -135,6 +135,8 @@ class Visit:
 
     def _sum_up(self, entries: Sequence[Entry]) -> Ended:
         listed = {entry.path for entry in entries}
+        # What lies below a folder that could not be looked into is not gone.
+        hidden = tuple(entry.path for entry in entries if entry.reason == "unreadable" and entry.path.endswith("/"))
         return Ended(
             head=self._tree.head,
             licence=self._licence,
@@ -142,7 +144,7 @@ class Visit:
             refusals=dict(self._refusals),
             num_unchanged=self._num_unchanged,
             num_bytes=self._num_bytes,
-            vanished=[path for path in self._known if path not in listed],
+            vanished=[path for path in self._known if path not in listed and not path.startswith(hidden)],
             stages={name: round(seconds, 4) for name, seconds in self.stages.items()},
         )
 

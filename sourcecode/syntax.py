@@ -12,6 +12,8 @@ from sourcecode.grammars import Role, grammar_of, load_grammar
 MAX_PARSE_BYTES = 16 * 1024 * 1024
 # Brackets open at once. A parser's work can grow with the square of it: 1,000,000 took more than 25 s, 64,000 0.1 s.
 MAX_NESTING = 2_000
+# Nodes in nodes: real code stays below 1,000. 60,000 arrow functions in one another took minutes to measure.
+MAX_TREE_DEPTH = 2_000
 # 256 kB of real code take 0.03 s; what takes 100 times as long is quadratic on purpose (`/*` in Dart, r#" in Rust).
 MAX_PARSE_S = 2.0
 
@@ -36,6 +38,8 @@ def parse(language: str, text: str) -> Tree | str:
         return "nesting"
     until = time.monotonic() + MAX_PARSE_S
     tree = _parse(language, data, until)
+    if isinstance(tree, Tree) and _is_deep(tree):
+        return "nesting"
     if language == "typescript" and isinstance(tree, Tree) and tree.root_node.has_error:
         return _fewer_errors(tree, _parse("tsx", data, until))
     return tree
@@ -133,6 +137,21 @@ def _parse(grammar: str, data: bytes, until: float) -> Tree | str:
         return Parser(load_grammar(grammar).language).parse(read, progress_callback=is_late)
     except ValueError:
         return "parse_time"
+
+
+def _is_deep(tree: Tree) -> bool:
+    """Say whether nodes lie deeper in one another than MAX_TREE_DEPTH, which takes no bracket."""
+    cursor = tree.walk()
+    depth = 0
+    while depth <= MAX_TREE_DEPTH:
+        if cursor.goto_first_child():
+            depth += 1
+            continue
+        while not cursor.goto_next_sibling():
+            if not cursor.goto_parent():
+                return False
+            depth -= 1
+    return True
 
 
 def _fewer_errors(tree: Tree, other: Tree | str) -> Tree:

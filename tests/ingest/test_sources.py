@@ -39,6 +39,14 @@ def test_it_writes_a_url_in_one_way(text: str, source: str, owner: str | None, n
         ("https://host/a/../b", "not the address of a repository"),
         ("https://host/a/b?x=1", "not the address of a repository"),
         ("https://host/a/b%0a", "not the address of a repository"),
+        ("https://host:99999/a/b", "Port out of range"),
+        ("http://[::1/a/b", "Invalid IPv6 URL"),
+        ("https://ho\x1bst/a/b", r"https://ho\x1bst/a/b: not a git URL"),
+        ("file://host/srv", "use file:///path"),
+        ("", "an empty source; name an existing folder"),
+        ("~nobody-has-this-name/a", "home directory; name an existing folder"),
+        ("a" * 5000, "File name too long; name an existing folder"),
+        ("/nowhere\x1b[31m", r"/nowhere\x1b[31m: no such folder"),
     ],
 )
 def test_it_refuses_what_it_cannot_read_and_names_it(text: str, says: str) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from ingest.alive import wait_alive
 from ingest.commands import queue_source
 from ingest.scratch import repos_folder, sweep_scratch
 from ingest.sources import normalise_source
-from ingest.worker import Worker, ingest_one, wait_alive, work
+from ingest.worker import Worker, ingest_one, work
 from schema.database import create_engine
 from schema.repositories import claim_repository
 from tests.ingest.helpers import SETTINGS, make_code
@@ -157,7 +158,7 @@ def test_a_child_that_breaks_its_processor_limit_costs_a_try(
 def test_a_worker_that_lost_its_claim_saves_nothing(
     queued: Path, engine: sa.Engine, fetch: Fetch, tmp_path: Path
 ) -> None:
-    def overtake(*, database_up: bool | None = None, once: list[bool] = []) -> None:  # noqa: B006 - remembers that it has happened
+    def overtake(*, once: list[bool] = [], **_: object) -> None:  # noqa: B006 - remembers that it has happened
         if fetch(_STATE)[0][0] == "working" and not once:
             once.append(True)
             expire_leases(engine)
@@ -210,7 +211,7 @@ def test_an_outage_is_waited_for(queued: Path, engine: sa.Engine, fetch: Fetch, 
     """The database cuts the worker off at its first look at the queue."""
     calls: list[int] = []
 
-    def cut_off(*, database_up: bool | None = None) -> None:
+    def cut_off(**_: object) -> None:
         calls.append(1)
         if len(calls) == 1:
             with engine.begin() as conn:
@@ -225,7 +226,7 @@ def test_an_outage_is_waited_for(queued: Path, engine: sa.Engine, fetch: Fetch, 
 def test_a_long_wait_gives_signs_of_life() -> None:
     signs: list[float] = []
 
-    def alive(*, database_up: bool | None = None) -> None:
+    def alive(**_: object) -> None:
         signs.append(time.monotonic())
 
     assert not wait_alive(threading.Event(), 0.2, alive, slice_s=0.02)
@@ -238,7 +239,7 @@ def test_an_outage_is_told_by_the_loop_and_lived_through(tmp_path: Path) -> None
     nowhere = create_engine("postgresql+psycopg://alice@127.0.0.1:9/nothing", application_name="tests")
     worker, told = make_worker(nowhere, tmp_path), []
 
-    def alive(*, database_up: bool | None = None) -> None:
+    def alive(*, database_up: bool | None = None, **_: object) -> None:
         told.append(database_up)
         if database_up is not None:
             worker.stop.set()
