@@ -6,6 +6,7 @@ ADVICE = {
     "child_broken": "its reader sent nonsense; the log has the place, please report it",
     "child_died": "its reader was killed, by a limit perhaps; see child_memory_bytes and child_cpu_s, and the log",
     "corrupt": "git cannot read it; run git fsck there",
+    "database_away": "an outage cut the visit off; it is read again",
     "disk_full": "no space for its clone; it is read when there is some",
     "empty": "it has no commit yet",
     "exception": "the log has the traceback, please report it",

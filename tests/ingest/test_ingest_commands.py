@@ -1,6 +1,7 @@
 """`codelupe ingest` as a person uses it."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ import sqlalchemy as sa
 from click.testing import CliRunner, Result
 from pydantic import SecretStr, ValidationError
 
+from ingest.advice import ADVICE
 from ingest.commands import ingest as ingest_group
 from ingest.config import IngestSettings
 from ingest.judge import judge_file
+from ingest.messages import FAILURES
 from ingest.serving import serve_ingest
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
@@ -128,6 +131,45 @@ def test_it_explains_a_refusal_in_words(run: Callable[..., Result], make_folder:
     assert "refused: vendored (folder node_modules)" in shown
 
 
+def test_it_explains_a_file_that_is_too_large_without_reading_it_and_opens_no_device(
+    run: Callable[..., Result], make_folder: Callable[..., Path]
+) -> None:
+    file = make_folder("tool", {"a.py": make_code("a")}) / "a.py"
+    os.truncate(file, 2**40)
+    assert f"refused: too_large ({2**40} bytes, more than 262144)" in run("explain", str(file)).stdout
+    os.mkfifo(file.parent / "pipe.py")
+    refused = run("explain", str(file.parent / "pipe.py"))
+    assert (refused.exit_code, "pipe.py: not a plain file" in refused.stderr) == (2, True)
+
+
+def test_what_a_name_would_do_to_the_terminal_is_not_done(
+    run: Callable[..., Result], make_folder: Callable[..., Path]
+) -> None:
+    root = make_folder("tool", {"a\x1b[31m.py": make_code("a"), "test_\x1b[31m.py": make_code("b")})
+    for name in ("a\x1b[31m.py", "test_\x1b[31m.py"):
+        shown = run("explain", str(root / name)).stdout
+        assert ("\x1b" in shown, r"\x1b[31m.py" in shown) == (False, True)
+    refused = run("add", str(make_folder("two\nlines", {"a.py": make_code("a")})))
+    assert refused.exit_code == 1
+    assert r"two\nlines: the path is no printable UTF-8" in refused.stderr
+
+
+def test_the_queue_says_why_a_source_was_refused_and_what_to_do(
+    run: Callable[..., Result], make_folder: Callable[..., Path]
+) -> None:
+    root = make_folder("tool", {"c.txt": "text"})
+    run("add", str(root))
+    run("work", "--drain")
+    says = "(nothing_accepted: no file was accepted; `ingest explain FILE` says why of each)"
+    assert f"refused {root}: 0 files {says}" in run("status").stdout
+
+
+def test_every_reason_has_its_advice() -> None:
+    """Those that a child gives, and those that the worker finds."""
+    own = {"child_broken", "child_died", "database_away", "nothing_accepted", "stopped", "timeout", "worker_died"}
+    assert set(ADVICE) == FAILURES | own
+
+
 def test_it_serves_its_health_and_metrics(
     settings: Settings, engine: sa.Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -167,6 +209,20 @@ def test_an_outage_degrades_it_and_is_no_reason_to_restart_it(
         with urllib.request.urlopen(url + "ready") as answer:
             assert json.load(answer) == {"ready": True, "reasons": []}
     assert statements == []
+
+
+def test_a_full_disk_degrades_it_and_names_the_folder(
+    settings: Settings, engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with serve_ingest(settings, engine) as signs:
+        url = next(str(vars(record)["url"]) for record in caplog.records if "url" in vars(record))
+        found = []
+        for full_disk in ("/srv/home/repos", None, ""):
+            signs.alive(full_disk=full_disk)
+            with urllib.request.urlopen(url + "health") as answer:
+                found.append(json.load(answer)["reasons"])
+    assert found == [["disk_full: /srv/home/repos"], ["disk_full: /srv/home/repos"], []]
 
 
 @pytest.mark.parametrize(
