@@ -113,8 +113,6 @@ INGEST_BYTES = _counter("ingest_bytes_total", "Bytes of source files read and ju
 INGEST_STAGE_SECONDS = _histogram("ingest_stage_seconds", "Duration of one stage of one visit", SHORT_S, "stage")
 INGEST_WORKERS = _gauge("ingest_workers", "Worker processes alive")
 
-# --- store ------------------------------------------------------------------------------------------------------------
-DATABASE_UP = _gauge("database_up", "1 if the last statement reached the database, 0 if the database was away")
 # --- crawler ----------------------------------------------------------------------------------------------------------
 CRAWL_REQUESTS = _counter("crawl_requests_total", "Requests to GitHub's API, by what came of them", "outcome")
 CRAWL_LIMIT_REMAINING = _gauge(
@@ -126,6 +124,8 @@ CRAWL_WAITED_SECONDS = _counter(
 CRAWL_REPOSITORIES = _counter("crawl_repositories_total", "Repositories found, by what became of them", "outcome")
 CRAWL_WINDOWS = _gauge("crawl_windows", "Questions to GitHub's search, by state", "state")
 
+# --- store ------------------------------------------------------------------------------------------------------------
+DATABASE_UP = _gauge("database_up", "1 if the last statement reached the database, 0 if the database was away")
 STORE_ROWS = _gauge(
     "store_rows", "Stored items of this line, by state of the row accounting, at the last audit", "state"
 )
@@ -199,11 +199,11 @@ GATE_GAIN = _gauge(
 
 for _metric, _label, _values in (
     (INGEST_REPOSITORIES, "outcome", REPOSITORY_OUTCOMES),
-    (TICKS, "outcome", TICK_OUTCOMES),
-    (RUNS, "outcome", RUN_OUTCOMES),
     (CRAWL_REQUESTS, "outcome", CRAWL_REQUEST_OUTCOMES),
     (CRAWL_WAITED_SECONDS, "reason", ("limit", "back_off")),
     (CRAWL_REPOSITORIES, "outcome", CRAWL_REPOSITORY_OUTCOMES),
+    (TICKS, "outcome", TICK_OUTCOMES),
+    (RUNS, "outcome", RUN_OUTCOMES),
     (RUNS_FAILED, "reason", FAILURE_REASONS),
     (LOOP_ERRORS, "loop", LOOPS),
 ):

@@ -64,11 +64,6 @@ def record_queue(counts: Mapping[str, int]) -> None:
         metrics.INGEST_QUEUE.labels(state).set(counts.get(state, 0))
 
 
-# --- store and daemon -------------------------------------------------------------------------------------------------
-
-
-
-
 # --- crawler ----------------------------------------------------------------------------------------------------------
 
 
@@ -98,6 +93,11 @@ def record_windows(counts: Mapping[str, int]) -> None:
     """Set the crawler's windows by state (metrics.CRAWL_WINDOW_STATES)."""
     for state in metrics.CRAWL_WINDOW_STATES:
         metrics.CRAWL_WINDOWS.labels(state).set(counts.get(state, 0))
+
+
+# --- store and daemon -------------------------------------------------------------------------------------------------
+
+
 def record_audit(by_state: Mapping[str, int], *, num_unaccounted: int) -> None:
     """Set the row accounting as it was just computed."""
     metrics.STORE_ROWS.clear()

@@ -35,8 +35,8 @@ class Claim:
     licence: str | None
     owner: str | None
     name: str
-
     moved_to: str | None  # where it is cloned from since it was renamed
+
 
 def add_source(
     conn: sa.Connection,
@@ -64,9 +64,9 @@ def add_source(
             "reason": sa.case((finished, None), else_=Repository.reason),
             "priority": sa.func.greatest(Repository.priority, new.excluded.priority),
             "licence": sa.func.coalesce(new.excluded.licence, Repository.licence),
-        },
             # What the operator names is not the crawler's to refuse any more.
             "origin": sa.case((new.excluded.origin == "operator", "operator"), else_=Repository.origin),
+        },
     )
     is_new: sa.ColumnElement[bool] = sa.literal_column("xmax = 0", sa.Boolean)
     repository_id, newly_added = conn.execute(again.returning(Repository.id, is_new)).one()
@@ -107,8 +107,8 @@ def claim_repository(conn: sa.Connection, *, lease_s: float) -> Claim | None:
             Repository.licence,
             Repository.owner,
             Repository.name,
-        )
             Repository.moved_to,
+        )
     )
     row = conn.execute(taken).one_or_none()
     return Claim(**row._asdict()) if row else None
