@@ -178,3 +178,16 @@ def test_ingest_is_counted_by_outcome_and_reason():
         4,
         0,
     )
+
+
+def test_a_failed_run_is_counted_with_its_reason_and_an_unknown_one_adds_no_label():
+    before = exported()
+    record.record_closed_run("failed", 1.0, reason="nan")
+    record.record_closed_run("failed", 1.0, reason="later_invention")
+    seen = exported()
+    counted = {
+        reason: seen[f"codelupe_runs_failed_total[{reason}]"] - before[f"codelupe_runs_failed_total[{reason}]"]
+        for reason in metrics.FAILURE_REASONS
+    }
+    assert {reason for reason, num in counted.items() if num} == {"nan", "exception"}
+    assert "codelupe_runs_failed_total[later_invention]" not in seen

@@ -12,6 +12,7 @@ from schema.database import create_engine
 from schema.lines import open_line
 from schema.repositories import claim_repository
 from schema.runs import count_members, count_pending, fetch_open_run
+from schema.suspects import count_suspects
 from tests.builders import hold_line, open_run
 
 NUM_FILES = 120_000
@@ -103,6 +104,14 @@ def test_rows_below_the_quality_threshold_cost_the_ready_check_nothing(conn):
     (scan,) = find(nodes, "Index Only Scan", "Index Scan")
     assert scan["Index Name"] == "ix_training_queue_ready"
     assert "score >=" in scan["Index Cond"]
+
+
+def test_asking_for_suspects_looks_at_quarantined_rows_alone(conn):
+    line = open_line(conn, name="qwen", base_model="base")
+    nodes, num = explain(conn, r"count\(\*\)", lambda: count_suspects(conn, line.id))
+    assert num == 0
+    assert {node["Index Name"] for node in nodes if "Index Name" in node} == {"ix_training_queue_quarantined"}
+    assert not find(nodes, "Seq Scan")
 
 
 def test_the_claim_walks_its_index_in_order_and_looks_up_only_what_it_takes(conn):
