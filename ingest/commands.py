@@ -15,7 +15,10 @@ import sqlalchemy as sa
 
 from ingest.config import Settings
 from ingest.entries import show_text
+from ingest.github.commands import crawl
 from ingest.judge import Judgement, judge_file
+from ingest.lists import Listed, read_list
+from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
 from ingest.serving import NUM_SHOWN, fetch_status, serve_ingest
 from ingest.sources import Source, SourceError, normalise_source, standard_library
 from ingest.worker import work as run_worker
@@ -24,6 +27,7 @@ from monitoring.progress import Progress
 from monitoring.stopping import stop_on_signals, until_stopped
 from schema.commands import connect_engine, open_engine, prepare_tables
 from schema.database import outlast
+from schema.opt_outs import add_opt_outs, fetch_opt_outs, forget_opt_outs
 from schema.repositories import add_source
 from schema.stalls import cut_when_stopped
 from sourcecode.filters import judge_size
@@ -37,22 +41,73 @@ def ingest() -> None:
     """Fill the tables with source code."""
 
 
+ingest.add_command(crawl)
+
+
 @ingest.command()
 @click.argument("sources", nargs=-1)
+@click.option(
+    "--list",
+    "lists",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Add the sources of this file: one a line, or CSV with the header source,licence,priority.",
+)
 @click.option("--licence", help="SPDX expression that these sources are under, for example MIT.")
 @click.option("--stdlib", is_flag=True, help="Add the running Python's standard library.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Higher ones are handled first.")
 @click.pass_obj
-def add(settings: Settings, sources: tuple[str, ...], licence: str | None, stdlib: bool, priority: int) -> None:
+def add(
+    settings: Settings,
+    sources: tuple[str, ...],
+    lists: tuple[Path, ...],
+    licence: str | None,
+    stdlib: bool,
+    priority: int,
+) -> None:
     """Queue SOURCES: local folders, local git repositories, https:// or http:// git URLs.
 
-    A source that is there already is visited again, and adds what has changed.
+    A source that is there already is visited again, and adds what has changed. What is opted out is not added.
     """
-    found = _normalise(sources, stdlib=stdlib)
+    found = _normalise(sources, lists, stdlib=stdlib)
+    patterns = read_patterns(settings.ingest.opt_out)
     with open_engine(settings) as engine, engine.begin() as conn:
-        for source in found:
-            is_new = queue_source(conn, source, licence=licence, priority=priority)
+        add_opt_outs(conn, patterns)
+        opted_out = fetch_opt_outs(conn)
+        for entry in found:
+            source = entry.source
+            if is_source_opted_out(source, opted_out):
+                click.echo(f"not added: {source.source} is opted out", err=True)
+                continue
+            order = priority if entry.priority is None else entry.priority
+            is_new = queue_source(conn, source, licence=entry.licence or licence, priority=order)
             click.echo(f"{'added' if is_new else 'queued again'}: {source.kind} {source.source}", err=True)
+
+
+@ingest.command("opt-out")
+@click.argument("patterns", nargs=-1)
+@click.option("--forget", is_flag=True, help="Take PATTERNS back; what they took out comes back when it is added.")
+@click.pass_obj
+def opt_out(settings: Settings, patterns: tuple[str, ...], forget: bool) -> None:
+    """Never take PATTERNS (owner/name, or globs over it), and take out what is stored of them.
+
+    Applies the configured opt-out files too, and prints all patterns. Files leave training and their contents are
+    dropped; what a run has trained on stays accounted. A run that is open keeps its contents until the next call.
+    """
+    try:
+        given = [check_pattern(text) for text in patterns]
+        configured = read_patterns(settings.ingest.opt_out)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from error
+    with open_engine(settings) as engine, engine.begin() as conn:
+        if forget:
+            click.echo(f"{forget_opt_outs(conn, given)} patterns forgotten", err=True)
+            given = []
+        removed = apply_opt_outs(conn, [*configured, *given])
+        known = fetch_opt_outs(conn)
+    words = f"{removed.num_repositories} sources, {removed.num_files} files, {removed.num_contents} contents"
+    click.echo(f"taken out: {words}", err=True)
+    click.echo("\n".join(known))
 
 
 def queue_source(conn: sa.Connection, source: Source, *, licence: str | None = None, priority: int = 0) -> bool:
@@ -137,14 +192,15 @@ def explain_file(file: Path, path: str, limits: Limits) -> Judgement:
     return replace(judgement, detail=refusal[1]) if refusal and judgement.reason == refusal[0] else judgement
 
 
-def _normalise(sources: Sequence[str], *, stdlib: bool) -> list[Source]:
+def _normalise(sources: Sequence[str], lists: Sequence[Path], *, stdlib: bool) -> list[Listed]:
     try:
-        found = [normalise_source(text) for text in sources]
+        found = [Listed(normalise_source(text), None, None) for text in sources]
+        found += [entry for file in lists for entry in read_list(file)]
     except SourceError as error:
         raise click.ClickException(str(error)) from error
-    found += [standard_library()] if stdlib else []
+    found += [Listed(standard_library(), None, None)] if stdlib else []
     if not found:
-        raise click.UsageError("name at least one source, or --stdlib")
+        raise click.UsageError("name at least one source, --list with entries, or --stdlib")
     return found
 
 

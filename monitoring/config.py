@@ -11,13 +11,16 @@ class MonitoringSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
-    """Address that the two ports below are bound to. `0.0.0.0` shows them to the network, without any password."""
+    """Address that the ports below are bound to. `0.0.0.0` shows them to the network, without any password."""
 
     daemon_port: int = Field(default=8090, ge=0, le=65535)
     """Port of the daemon's /health, /ready, /metrics and /status. 0 takes a free one."""
 
     ingest_port: int = Field(default=8091, ge=0, le=65535)
     """Port of ingest's /health, /ready, /metrics and /status, for all its workers. 0 takes a free one."""
+
+    crawl_port: int = Field(default=8092, ge=0, le=65535)
+    """Port of the crawler's /health, /ready, /metrics and /status. 0 takes a free one."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe level that is logged."""

@@ -99,9 +99,7 @@ def plan_windows(
     _add(conn, [_row(plan, language, kind, root.query, root) for root in roots])
 
 
-def claim_window(
-    conn: sa.Connection, plan: str, languages: Sequence[str], *, lease_s: float
-) -> WindowClaim | None:
+def claim_window(conn: sa.Connection, plan: str, languages: Sequence[str], *, lease_s: float) -> WindowClaim | None:
     """Take the oldest window that is left to read, or one whose crawler let its lease run out."""
     ready = sa.and_(CrawlWindow.state == "pending", CrawlWindow.not_before <= sa.func.now())
     abandoned = sa.and_(CrawlWindow.state == "working", CrawlWindow.lease_until < sa.func.now())
@@ -162,9 +160,7 @@ def release_window(conn: sa.Connection, claim: WindowClaim) -> None:
     _leave(conn, claim, state="pending")
 
 
-def postpone_window(
-    conn: sa.Connection, claim: WindowClaim, reason: str, *, delay_s: float, max_attempts: int
-) -> str:
+def postpone_window(conn: sa.Connection, claim: WindowClaim, reason: str, *, delay_s: float, max_attempts: int) -> str:
     """Put a window off for `delay_s` seconds, or after too many times keep it for the next crawl; return its state."""
     attempts = claim.attempts + 1
     state = "kept" if attempts >= max_attempts else "pending"
@@ -207,7 +203,9 @@ def fetch_reasons(conn: sa.Connection, plan: str, languages: Sequence[str]) -> l
 def fetch_pages(conn: sa.Connection, url: str) -> Mapping[str, SavedPage]:
     """Fetch what is known of a page, by token id."""
     names = [getattr(CrawlPage, name) for name in SavedPage.__slots__]
-    return {row.token_id: SavedPage(**row._asdict()) for row in conn.execute(sa.select(*names).where(CrawlPage.url == url))}
+    return {
+        row.token_id: SavedPage(**row._asdict()) for row in conn.execute(sa.select(*names).where(CrawlPage.url == url))
+    }
 
 
 def save_page(conn: sa.Connection, page: SavedPage) -> None:

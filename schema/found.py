@@ -33,6 +33,7 @@ class FoundRow:
     reason: str | None
 
 
+_NAMES = [field.name for field in dataclasses.fields(FoundRow)]
 _FOUND = """
     WITH found AS (
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x (
@@ -44,6 +45,7 @@ _FOUND = """
 """
 # The crawler's rules are for what it found itself: a source that the operator named keeps its place. What it refused
 # before anybody visited it, it may accept; what was visited is visited again when something was pushed.
+# ruff: noqa: S608 - constants
 _OURS = "r.origin = 'crawler' AND r.state <> 'working' AND r.reason IS DISTINCT FROM 'opted_out'"
 _IS_REFUSED = f"{_OURS} AND excluded.state = 'refused' AND r.visited_at IS NULL AND r.state IN ('queued', 'refused')"
 _IS_QUEUED = f"""{_OURS} AND excluded.state = 'queued' AND (
@@ -84,11 +86,11 @@ _INSERT = sa.text(
     _FOUND
     + f"""
     INSERT INTO repositories AS r (
-        kind, origin, node_id, source, host, owner, name, stars, forks, language, topics, api_licence, size_kb, pushed_at, repository_score, score_detail, priority, state, reason
+        kind, origin, node_id, source, host, owner, name, stars, forks, language, topics, api_licence, size_kb,
+        pushed_at, repository_score, score_detail, priority, state, reason
     )
-    SELECT 'git', 'crawler', node_id, source, host, owner, name, stars, forks, language, topics, api_licence,
-        size_kb, pushed_at, repository_score, score_detail, priority,
-        state, reason
+    SELECT 'git', 'crawler', node_id, source, host, owner, name, stars, forks, language, topics, api_licence, size_kb,
+        pushed_at, repository_score, score_detail, priority, state, reason
     FROM found WHERE node_id <> ALL(:known) ORDER BY source
     ON CONFLICT (source) DO UPDATE SET {_SET} WHERE r.moved_to IS NULL
     RETURNING r.state, xmax = 0 AS is_new
@@ -105,7 +107,7 @@ def save_found(conn: sa.Connection, rows: Sequence[FoundRow]) -> Counter[str]:
     unique = {row.source: row for row in {row.node_id: row for row in rows}.values()}
     if not unique:
         return Counter()
-    values = json.dumps([dataclasses.asdict(row) for row in unique.values()], default=str)
+    values = json.dumps([{name: getattr(row, name) for name in _NAMES} for row in unique.values()], default=str)
     conn.execute(_LOCK, {"rows": values})
     known = list(conn.execute(_UPDATE, {"rows": values}).scalars())
     stored = conn.execute(_INSERT, {"rows": values, "known": known}).all()

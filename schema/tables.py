@@ -386,7 +386,7 @@ class CrawlPass(Base):
 
 
 class CrawlWindow(Base):
-    """A question to GitHub's search, and how far its answer was read. Those of a full pass stay; they tile the space."""
+    """A question to GitHub's search, and how far its answer was read. Those of full passes stay: they tile the space."""
 
     __tablename__ = "crawl_windows"
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)

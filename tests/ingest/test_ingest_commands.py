@@ -65,7 +65,7 @@ def test_it_adds_works_and_shows(run: Callable[..., Result], make_folder: Callab
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (("add",), 2, "name at least one source, or --stdlib"),
+        (("add",), 2, "name at least one source, --list with entries, or --stdlib"),
         (("add", "/nowhere"), 1, "/nowhere: no such folder"),
         (("add", "git@github.com:a/b"), 1, "use the https:// address"),
         (("explain", "/nowhere"), 2, "does not exist"),

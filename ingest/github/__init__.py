@@ -1,0 +1,1 @@
+"""Finds repositories through GitHub's REST search: windows that hide nothing, a score, and the queue."""

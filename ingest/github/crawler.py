@@ -1,0 +1,266 @@
+"""The crawler: claims a window, reads it page by page, judges what it shows, and saves each page with its cursor.
+
+`crawl_one` is the step: it returns whether there was work. The loop around it alone survives whatever happens.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from ingest.alive import Alive, say_nothing
+from ingest.config import IngestSettings
+from ingest.github.accept import accept
+from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens, Client
+from ingest.github.clock import Clock, Stopped
+from ingest.github.plans import Plan, to_new
+from ingest.github.replies import Page, PageBroken, read_page
+from ingest.github.windows import MAX_RESULTS, Window, split
+from monitoring import record
+from schema.crawl import (
+    SavedPage,
+    StaleWindow,
+    WindowClaim,
+    claim_window,
+    close_passes,
+    count_windows,
+    fetch_pages,
+    finish_window,
+    postpone_window,
+    release_window,
+    renew_window,
+    restart_window,
+    save_page,
+    split_window,
+    turn_page,
+)
+from schema.database import is_outage
+from schema.failpoints import hit
+from schema.found import save_found
+
+log = logging.getLogger(__name__)
+
+_MAX_ATTEMPTS = 5
+_FIRST_DELAY_S, _MAX_DELAY_S = 30.0, 3600.0
+_MAX_INCOMPLETE = 3
+# Repositories vanish between two pages, and GitHub counts some that it does not show.
+_FULL_SHARE = 0.995
+_POLL_S = 5.0
+_RENEWALS_PER_LEASE = 8  # a wait is looked at every 15 s: well before a lease of two minutes ends
+_FIRST_OUTAGE_WAIT_S, _MAX_OUTAGE_WAIT_S = 1.0, 30.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a crawl has done so far."""
+
+    repositories: Counter[str] = field(default_factory=Counter)  # by outcome
+    reasons: Counter[str] = field(default_factory=Counter)  # of the refused
+    num_pages: int = 0
+    num_unchanged: int = 0  # pages of them that were still the same
+
+
+@dataclass(slots=True)
+class Crawler:
+    """What every step needs; `show` hears of the windows by state after each page."""
+
+    engine: sa.Engine
+    client: Client
+    plan: Plan
+    settings: IngestSettings
+    clock: Clock
+    opted_out: Sequence[str] = ()
+    show: Callable[[dict[str, int]], None] = lambda _counts: None
+    alive: Alive = say_nothing
+    tally: Tally = field(default_factory=Tally)
+    claim: WindowClaim | None = None  # the one that is held, for who renews it during a wait
+    kept_at: float = 0.0  # when its lease was last renewed
+
+    def keep_claim(self) -> None:
+        """Hold on to the window; called in every slice of a wait."""
+        self.alive()
+        if self.claim is not None and self.clock.now() - self.kept_at >= self.settings.lease_s / _RENEWALS_PER_LEASE:
+            self.kept_at = self.clock.now()
+            with self.engine.begin() as conn:
+                renew_window(conn, self.claim, lease_s=self.settings.lease_s)
+
+
+def crawl(crawler: Crawler) -> None:
+    """Read windows until none is left to read, or it is time to stop.
+
+    Raises:
+        BadTokens: GitHub accepts none of the tokens.
+    """
+    wait_s = 0.0
+    while not (wait_s and crawler.clock.wait(wait_s)) and not crawler.clock.is_stopped():
+        try:
+            if crawl_one(crawler):
+                wait_s = 0.0
+                continue
+            with crawler.engine.begin() as conn:
+                counts = count_windows(conn, crawler.plan.name, crawler.plan.languages)
+            crawler.alive(database_up=True)
+            if not counts["pending"] and not counts["working"]:
+                return
+            wait_s = _POLL_S
+        except Stopped:
+            return
+        except BadTokens:
+            raise
+        except Exception as error:
+            record.record_loop_error("crawl")
+            if is_outage(error):
+                crawler.alive(database_up=False)
+                wait_s = min(_MAX_OUTAGE_WAIT_S, max(_FIRST_OUTAGE_WAIT_S, 2 * wait_s))
+                log.warning("the database is away; next try in %.0f s", wait_s, extra={"event": "database_away"})
+            else:
+                wait_s = _POLL_S
+                log.exception("a step of the crawler failed", extra={"event": "crawl_step_failed"})
+
+
+def crawl_one(crawler: Crawler) -> bool:
+    """Claim the next window and read it; return whether there was one."""
+    plan, settings = crawler.plan, crawler.settings
+    with crawler.engine.begin() as conn:
+        claim = claim_window(conn, plan.name, plan.languages, lease_s=settings.lease_s)
+    if claim is None:
+        return False
+    crawler.claim, crawler.kept_at = claim, crawler.clock.now()
+    try:
+        _read_window(crawler, claim)
+    except StaleWindow as error:
+        log.warning("%s", error, extra={"event": "window_lost"})
+    except (Stopped, BadTokens):
+        with crawler.engine.begin() as conn:
+            release_window(conn, claim)
+        raise
+    except ApiError as error:
+        _postpone(crawler, claim, error.reason, str(error))
+    finally:
+        crawler.claim = None
+    with crawler.engine.begin() as conn:
+        close_passes(conn, plan.name, plan.languages)
+        counts = count_windows(conn, plan.name, plan.languages)
+    record.record_windows(counts)
+    crawler.show(counts)
+    crawler.alive(database_up=True)
+    return True
+
+
+def _read_window(crawler: Crawler, claim: WindowClaim) -> None:
+    """Read a window from its cursor to its end, or find that it has to be split."""
+    window = Window.from_json(claim.box)
+    url: str | None = claim.cursor or crawler.client.search_url(claim.query)
+    num_pages, num_read, num_incomplete = -(-claim.num_found // PER_PAGE), claim.num_found, 0
+    total = claim.total or 0
+    while url is not None and num_pages < claim.max_pages:
+        page, saved = _read_page(crawler, url)
+        if page is not None and page.is_incomplete:
+            num_incomplete += 1
+            if num_incomplete < _MAX_INCOMPLETE:
+                continue
+            _give_way(crawler, claim, window, page)
+            return
+        total = saved.total
+        parts = _split(crawler, window, total) if num_pages == 0 else []
+        _save(crawler, claim, page, saved, next_url=None if parts else saved.next_url)
+        if parts:
+            with crawler.engine.begin() as conn:
+                split_window(conn, claim, [to_new(part, crawler.plan) for part in parts], total=total)
+            return
+        num_pages, num_read, num_incomplete, url = num_pages + 1, num_read + saved.num_items, 0, saved.next_url
+    _finish(crawler, claim, total, num_read)
+
+
+def _read_page(crawler: Crawler, url: str) -> tuple[Page | None, SavedPage]:
+    """Fetch one page; None where it is the one that is saved already.
+
+    Raises:
+        ApiError: it cannot be had.
+    """
+    with crawler.engine.begin() as conn:
+        known = fetch_pages(conn, url)
+    answer = crawler.client.fetch(url, {token_id: page.etag for token_id, page in known.items()})
+    crawler.tally.num_pages += 1
+    if answer.body is None:
+        crawler.tally.num_unchanged += 1
+        return None, known[answer.token_id]
+    try:
+        page = read_page(answer.body)
+    except PageBroken as error:
+        raise ApiError("broken_body", f"{url}: {error}") from error
+    return page, _to_saved(answer, page)
+
+
+def _to_saved(answer: Answer, page: Page) -> SavedPage:
+    return SavedPage(answer.url, answer.token_id, answer.etag or "", answer.next_url, page.total, page.num_items)
+
+
+def _save(crawler: Crawler, claim: WindowClaim, page: Page | None, saved: SavedPage, *, next_url: str | None) -> None:
+    """Save a page's repositories, its ETag and the cursor in one transaction: no crash tears them apart."""
+    counts: Counter[str] = Counter()
+    now = crawler.clock.utc()
+    rows = [] if page is None else page.found
+    judged = [accept(found, claim.language, crawler.settings, opted_out=crawler.opted_out, now=now) for found in rows]
+    crawler.kept_at = crawler.clock.now()
+    with crawler.engine.begin() as conn:
+        if judged:
+            counts = save_found(conn, judged)
+        if page is not None and saved.etag:
+            save_page(conn, saved)
+        lease_s = crawler.settings.lease_s
+        turn_page(conn, claim, cursor=next_url, total=saved.total, num_items=saved.num_items, lease_s=lease_s)
+        hit("crawl.before_commit")
+    counts.update({"malformed": page.num_malformed} if page is not None and page.num_malformed else {})
+    record.record_found(counts)
+    crawler.tally.repositories += counts
+    crawler.tally.reasons.update(row.reason for row in judged if row.reason is not None)
+
+
+def _split(crawler: Crawler, window: Window, total: int) -> list[Window]:
+    """Return the parts of a window that holds more than GitHub shows, none if it fits or cannot be split."""
+    if total <= MAX_RESULTS or not crawler.plan.splits:
+        return []
+    return split(window, total, crawler.clock.utc().date())
+
+
+def _give_way(crawler: Crawler, claim: WindowClaim, window: Window, page: Page) -> None:
+    """Split a window that GitHub does not search to its end in time; what cannot be split is read again later."""
+    can_split = crawler.plan.splits and page.total > PER_PAGE  # else the parts would be no quicker to search
+    parts = split(window, page.total, crawler.clock.utc().date()) if can_split else []
+    if not parts:
+        _postpone(crawler, claim, "incomplete", f"{claim.query}: GitHub did not search it to its end")
+        return
+    with crawler.engine.begin() as conn:
+        split_window(conn, claim, [to_new(part, crawler.plan) for part in parts], total=page.total)
+
+
+def _finish(crawler: Crawler, claim: WindowClaim, total: int, num_read: int) -> None:
+    """End a window; say what of it nobody sees, and read one again, once, that shows less than it promised."""
+    reason = None
+    expected = min(total, PER_PAGE * claim.max_pages)
+    if num_read < expected * _FULL_SHARE and claim.attempts:
+        reason = f"short: {num_read} of {expected} results were shown"
+    elif num_read < expected * _FULL_SHARE:
+        _postpone(crawler, claim, "short", f"{claim.query}: {num_read} of {expected} results", restart=True)
+        return
+    elif total > expected and crawler.plan.splits:
+        reason = f"capped: {total - expected} of {total} results are not shown"
+    with crawler.engine.begin() as conn:
+        finish_window(conn, claim, reason=reason, now=crawler.clock.utc())
+
+
+def _postpone(crawler: Crawler, claim: WindowClaim, reason: str, detail: str, *, restart: bool = False) -> None:
+    delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2**claim.attempts)
+    with crawler.engine.begin() as conn:
+        if restart:
+            restart_window(conn, claim)
+        state = postpone_window(conn, claim, reason, delay_s=delay_s, max_attempts=_MAX_ATTEMPTS)
+    log.warning(
+        "%s (%s)",
+        detail,
+        "kept for later" if state == "kept" else f"again in {delay_s:.0f} s",
+        extra={"event": "window_postponed", "reason": reason},
+    )

@@ -1,0 +1,186 @@
+"""One run of the crawler as the command makes it: its parts wired, its progress shown, its figures at the end."""
+
+import datetime as dt
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from ingest.alive import Alive, say_nothing
+from ingest.config import IngestSettings
+from ingest.github.accept import accept
+from ingest.github.client import PER_PAGE, Client
+from ingest.github.clock import Clock
+from ingest.github.crawler import Crawler, crawl
+from ingest.github.plans import Plan, open_passes
+from ingest.github.replies import read_page
+from ingest.opt_outs import apply_opt_outs, read_patterns
+from monitoring.progress import Progress, Task
+from schema.crawl import count_windows, fetch_reasons, forget_pages
+from schema.opt_outs import fetch_opt_outs
+
+log = logging.getLogger(__name__)
+# Beside the pages themselves: the first pages of windows that had to be split, and last pages that were not full.
+_OVERHEAD = 1.2
+_SEARCHES_PER_MIN, _ANONYMOUS_SEARCHES_PER_MIN = 30, 10
+
+
+@dataclass(slots=True)
+class _Display:
+    """What the bar shows between two windows and during a wait."""
+
+    task: Task | None
+    client: Client
+    crawler: Crawler | None = None
+    waiting: str = "-"
+    num_done: int = 0
+    num_known: int = 0
+
+    def show(self, counts: dict[str, int]) -> None:
+        """Take the windows by state."""
+        self.num_done = counts["done"] + counts["split"] + counts["kept"]
+        self.num_known = sum(counts.values())
+        self.waiting = "-"
+        self.update()
+
+    def update(self) -> None:
+        """Show the figures as they are."""
+        if self.task is None or self.crawler is None:
+            return
+        found = self.crawler.tally.repositories
+        self.task.update(
+            self.num_done,
+            self.num_known,
+            found=sum(found.values()),
+            queued=found["queued"],
+            requests=self.client.num_requests,
+            remaining="?" if self.client.remaining("search") is None else self.client.remaining("search"),
+            waiting=self.waiting,
+        )
+
+
+def run_crawl(
+    engine: sa.Engine,
+    settings: IngestSettings,
+    plan: Plan,
+    clock: Clock,
+    *,
+    progress: Progress | None = None,
+    alive: Alive = say_nothing,
+) -> dict[str, Any]:
+    """Crawl until every window of the pass was read, or it is time to stop; return the figures.
+
+    Raises:
+        BadTokens: GitHub accepts none of the tokens. SourceError: an opt-out file is not usable.
+    """
+    started = clock.now()
+    with engine.begin() as conn:
+        apply_opt_outs(conn, read_patterns(settings.opt_out))
+        opted_out = fetch_opt_outs(conn)
+        passes = open_passes(conn, plan, settings, clock.utc())
+        forget_pages(conn, unseen_for=dt.timedelta(days=2 * settings.full_crawl_days))
+    client = open_client(settings, clock)
+    display = _Display(progress.task(f"crawl {plan.name}") if progress else None, client)
+    crawler = Crawler(engine, client, plan, settings, clock, opted_out, display.show, alive)
+    display.crawler = crawler
+
+    def on_wait(left_s: float, reason: str) -> None:
+        crawler.keep_claim()
+        until = clock.utc() + dt.timedelta(seconds=left_s)
+        display.waiting = f"{reason} until {until.astimezone():%H:%M:%S}" if left_s >= 1 else "-"
+        display.update()
+
+    client.on_wait = on_wait
+    try:
+        crawl(crawler)
+    finally:
+        client.close()
+        if display.task is not None:
+            display.task.done()
+    with engine.begin() as conn:
+        windows = count_windows(conn, plan.name, plan.languages)
+        hidden = fetch_reasons(conn, plan.name, plan.languages)
+    return {
+        "plan": plan.name,
+        "passes": {language: running.kind for language, running in passes.items()},
+        "finished": not windows["pending"] and not windows["working"],
+        "windows": windows,
+        "incomplete": hidden,
+        "repositories": dict(crawler.tally.repositories),
+        "refused": dict(crawler.tally.reasons.most_common()),
+        "pages": crawler.tally.num_pages,
+        "pages_unchanged": crawler.tally.num_unchanged,
+        "requests": client.num_requests,
+        "seconds": round(clock.now() - started, 1),
+    }
+
+
+def open_client(settings: IngestSettings, clock: Clock) -> Client:
+    """Return a client for the configured API and tokens; without a token say how slow it will be."""
+    if not settings.github_tokens:
+        log.warning(
+            "no CODELUPE_GITHUB_TOKENS: the crawler asks %d times a minute, a third of what a token may",
+            _ANONYMOUS_SEARCHES_PER_MIN,
+            extra={"event": "crawl_without_token"},
+        )
+    return Client(settings.github_api_url, settings.github_tokens, clock, timeout_s=settings.github_timeout_s)
+
+
+def forecast_crawl(settings: IngestSettings, plan: Plan, clock: Clock) -> dict[str, Any]:
+    """Ask one question per language (of `terms` the first), and say what a full pass would take; nothing is stored.
+
+    Raises:
+        ApiError: GitHub does not answer.
+    """
+    client = open_client(settings, clock)
+    try:
+        languages = {language: _forecast(client, settings, plan, language, clock) for language in plan.languages}
+    finally:
+        client.close()
+    per_minute = _SEARCHES_PER_MIN * len(settings.github_tokens) or _ANONYMOUS_SEARCHES_PER_MIN
+    requests = sum(figures["requests"] for figures in languages.values())
+    return {"plan": plan.name, "languages": languages, "requests": requests, "minutes": round(requests / per_minute)}
+
+
+def _forecast(client: Client, settings: IngestSettings, plan: Plan, language: str, clock: Clock) -> dict[str, Any]:
+    roots = plan.roots(language, settings)
+    page = read_page(client.fetch(client.search_url(roots[0].query)).body)
+    judged = [accept(found, language, settings, opted_out=(), now=clock.utc()) for found in page.found]
+    pages = math.ceil(page.total / PER_PAGE * _OVERHEAD) if plan.splits else plan.max_pages * len(roots)
+    return {
+        "query": roots[0].query,
+        "repositories": page.total,
+        "requests": max(1, pages),
+        "accepted_of_first_page": sum(row.reason is None for row in judged),
+        "first_page": len(judged),
+    }
+
+
+def describe_report(report: dict[str, Any]) -> Sequence[str]:
+    """Return a run's figures as people read them."""
+    found, windows = report["repositories"], report["windows"]
+    left = windows["pending"] + windows["working"]
+    outcomes = ", ".join(f"{num} {word}" for word, num in found.items()) or "none"
+    pages = f"{report['pages_unchanged']} of {report['pages']} pages unchanged"
+    lines = [
+        f"{sum(found.values())} repositories seen: {outcomes}",
+        f"windows: {windows['done']} read, {windows['split']} split, {left} left, {windows['kept']} kept for later",
+        f"{report['requests']} requests, {pages}, {report['seconds']:.0f} s",
+    ]
+    if report["refused"]:
+        lines.append("refused: " + ", ".join(f"{num} {reason}" for reason, num in report["refused"].items()))
+    lines += [f"  {row['state']}: {row['query']}: {row['reason']}" for row in report["incomplete"]]
+    return lines
+
+
+def describe_forecast(report: dict[str, Any]) -> Sequence[str]:
+    """Return a forecast as people read it."""
+    lines = [
+        f"{language}: {figures['repositories']} repositories, about {figures['requests']} requests; "
+        f"{figures['accepted_of_first_page']} of the first {figures['first_page']} would be queued"
+        for language, figures in report["languages"].items()
+    ]
+    return [*lines, f"together about {report['requests']} requests, {report['minutes']} minutes; nothing was stored"]

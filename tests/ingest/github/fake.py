@@ -1,0 +1,243 @@
+"""A small GitHub on loopback: search over generated repositories, with its limits, pages, ETags and moods.
+
+It speaks the protocol of the documentation: qualifiers with ranges, 1,000 results at most and 422 beyond, Link headers,
+304 for a known ETag that costs nothing, primary and secondary limits per token, redirects, broken answers. It counts
+what a well-behaved client never does: `violations` are requests into a window that it has been told is closed.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from tests.ingest.github.universe import Repo
+
+_QUALIFIER = re.compile(r'(?:(\w+):)?("[^"]*"|\S+)')
+_NUMBERS: dict[str, Callable[[Repo], int]] = {
+    "stars": lambda repo: repo.stars,
+    "forks": lambda repo: repo.forks,
+    "created": lambda repo: repo.created.toordinal(),
+    "pushed": lambda repo: repo.pushed.toordinal(),
+    "size": lambda repo: repo.size,
+}
+
+
+class FakeGithub:
+    """The state of the fake; `url` is where it listens."""
+
+    def __init__(self, repos: Iterable[Repo], utc: Callable[[], dt.datetime], *, tokens: Iterable[str] = ()) -> None:
+        self.tokens, self.search_limit, self.anonymous_limit, self.window_s = set(tokens), 30, 10, 60.0
+        self.utc, self.skew_s, self.latency_s = utc, 0.0, 0.0
+        self.on_request: Callable[[], None] = lambda: None
+        # What happens to the next requests: a mood's name, or None for a plain answer.
+        self.moods: deque[str | None] = deque()
+        self.choose_mood: Callable[[], str | None] = lambda: self.moods.popleft() if self.moods else None
+        self.retry_after: int | None = 90
+        self.answers: Counter[str] = Counter()  # by status or mood
+        self.queries: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.violations: list[str] = []
+        self.moved_path = ""
+        self.redirect_to = ""
+        self.set_repos(repos)
+        self._windows: dict[str, tuple[float, int]] = {}
+        self._closed_until: dict[str, float] = {}
+        self._lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
+        self._server.daemon_threads = True
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"http://{self.host}"
+        self._hang = threading.Event()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._hang.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def set_repos(self, repos: Iterable[Repo]) -> None:
+        """Show other repositories from now on."""
+        self._by_language: dict[str, list[Repo]] = {}
+        for repo in sorted(repos, key=lambda repo: (-repo.stars, repo.number)):
+            if not repo.fork:  # forks are not shown unless asked for
+                self._by_language.setdefault(repo.language.lower(), []).append(repo)
+        self._results: dict[str, list[Repo]] = {}
+
+    @property
+    def num_searches(self) -> int:
+        """Return the search requests that were answered with a page or with 304."""
+        return self.answers["200"] + self.answers["304"]
+
+    def answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+        """Return status, headers and body; None hangs until the client goes."""
+        self.on_request()
+        with self._lock:
+            self.headers.append(headers)
+            return self._answer(path, headers)
+
+    def _answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
+        now = self.utc().timestamp() + self.skew_s
+        token = headers.get("authorization", "").removeprefix("Bearer ")
+        own = {"Date": formatdate(now, usegmt=True)}
+        if token and token not in self.tokens:
+            return self._say(401, own, "Bad credentials")
+        if now < self._closed_until.get(token, 0.0):
+            self.violations.append(f"secondary {path}")
+            return self._say(403, own, "You have exceeded a secondary rate limit")
+        mood = self.choose_mood()
+        if mood is not None and mood != "incomplete":
+            return self._misbehave(mood, token, own, now)
+        parts = urlsplit(path)
+        if parts.path == "/search/repositories" and self.moved_path:
+            return self._say(301, {**own, "Location": f"{self.moved_path}?{parts.query}"}, "Moved Permanently")
+        if parts.path == "/search/repositories" and self.redirect_to:
+            return self._say(302, {**own, "Location": self.redirect_to}, "Found")
+        if not parts.path.endswith("/search/repositories"):
+            return self._say(404, own, "Not Found")
+        self.answers["incomplete"] += mood == "incomplete"
+        start, left = self._windows.get(token, (now, self.search_limit if token else self.anonymous_limit))
+        if now >= start + self.window_s:
+            start, left = now, self.search_limit if token else self.anonymous_limit
+        limit = {
+            "X-RateLimit-Limit": str(self.search_limit if token else self.anonymous_limit),
+            "X-RateLimit-Reset": str(int(start + self.window_s) + 1),
+            "X-RateLimit-Resource": "search",
+        }
+        if left <= 0:
+            self.violations.append(f"primary {path}")
+            return self._say(403, {**own, **limit, "X-RateLimit-Remaining": "0"}, "API rate limit exceeded")
+        status, more, body = self._search(parts.query, token, incomplete=mood == "incomplete")
+        if status == 200 and headers.get("if-none-match") == more["ETag"]:
+            status, body = 304, b""
+        else:
+            left -= 1
+        self._windows[token] = (start, left)
+        self.answers[str(status)] += 1
+        return status, {**own, **limit, "X-RateLimit-Remaining": str(left), **more}, body
+
+    def _misbehave(
+        self, mood: str, token: str, own: dict[str, str], now: float
+    ) -> tuple[int, dict[str, str], bytes] | None:
+        self.answers[mood] += 1
+        if mood == "hang":
+            return None
+        if mood == "broken":
+            return 200, {**own, "Content-Type": "application/json"}, b'{"total_count": 12, "items": ['
+        if mood == "secondary":
+            self._closed_until[token] = now + (self.retry_after or 60)
+            own = {**own, "Retry-After": str(self.retry_after)} if self.retry_after else own
+            return self._say(403, own, "You have exceeded a secondary rate limit")
+        return self._say(int(mood), own, "Server Error")
+
+    def _say(self, status: int, headers: dict[str, str], message: str) -> tuple[int, dict[str, str], bytes]:
+        self.answers[str(status)] += 1
+        return status, headers, json.dumps({"message": message}).encode()
+
+    def _search(self, query: str, token: str, *, incomplete: bool) -> tuple[int, dict[str, str], bytes]:
+        asked = {name: values[-1] for name, values in parse_qs(query).items()}
+        page, size = int(asked.get("page", 1)), min(100, int(asked.get("per_page", 30)))
+        self.queries.append(asked["q"])
+        if len(asked["q"]) > 256 or (page - 1) * size >= 1000:
+            self.violations.append(f"422 {query}")
+            return 422, {}, b'{"message": "Only the first 1000 search results are available"}'
+        found = self._results.get(asked["q"])
+        if found is None:
+            found = self._results[asked["q"]] = self._find(asked["q"])
+        shown = found[(page - 1) * size : min(1000, page * size)]
+        if incomplete:
+            shown = shown[: len(shown) // 2]
+        answer = {
+            "total_count": len(found) // 2 if incomplete else len(found),
+            "incomplete_results": incomplete,
+            "items": [repo.to_json(self.host) for repo in shown],
+        }
+        body = json.dumps(answer).encode()
+        headers = {"Content-Type": "application/json; charset=utf-8"}
+        headers["ETag"] = f'W/"{hashlib.sha1(body + token.encode()).hexdigest()}"'
+        last = -(-min(1000, len(found)) // size)
+        if page < last and not incomplete:
+            pages = {"next": page + 1, "last": last}
+            urls = {
+                rel: f"{self.url}/search/repositories?{urlencode({**asked, 'page': n})}" for rel, n in pages.items()
+            }
+            headers["Link"] = ", ".join(f'<{url}>; rel="{rel}"' for rel, url in urls.items())
+        return 200, headers, body
+
+    def _find(self, query: str) -> list[Repo]:
+        found: list[Repo] | None = None
+        tests: list[Callable[[Repo], bool]] = []
+        for name, value in _QUALIFIER.findall(query):
+            if name == "language":
+                found = self._by_language.get(value.lower(), [])
+            elif name in _NUMBERS:
+                tests.append(_make_range(name, value))
+            elif name == "archived":
+                tests.append(lambda repo, wanted=value == "true": repo.archived is wanted)
+            elif not name:
+                tests.append(_make_phrase(value))
+            elif (name, value) != ("is", "public"):
+                raise AssertionError(f"the fake does not know {name}:{value}")
+        assert found is not None
+        return [repo for repo in found if all(test(repo) for test in tests)]
+
+
+def _make_range(name: str, text: str) -> Callable[[Repo], bool]:
+    get = _NUMBERS[name]
+    read: Callable[[str], int] = (
+        (lambda day: dt.date.fromisoformat(day).toordinal()) if name in ("created", "pushed") else int
+    )
+    if ".." in text:
+        low, high = (None if part == "*" else read(part) for part in text.split(".."))
+    elif text.startswith((">=", "<=")):
+        low, high = (read(text[2:]), None) if text[0] == ">" else (None, read(text[2:]))
+    elif text.startswith((">", "<")):
+        low, high = (read(text[1:]) + 1, None) if text[0] == ">" else (None, read(text[1:]) - 1)
+    else:
+        low = high = read(text)
+    return lambda repo: (low is None or get(repo) >= low) and (high is None or get(repo) <= high)
+
+
+def _make_phrase(text: str) -> Callable[[Repo], bool]:
+    phrase = re.compile(rf"\b{re.escape(text.strip(chr(34)).lower())}\b")
+    return lambda repo: any(
+        phrase.search(text.lower()) for text in (repo.full_name.partition("/")[2], repo.description or "", *repo.topics)
+    )
+
+
+def _make_handler(fake: FakeGithub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1
+
+        def do_GET(self) -> None:
+            if fake.latency_s:
+                time.sleep(fake.latency_s)
+            answer = fake.answer(self.path, {name.lower(): value for name, value in self.headers.items()})
+            if answer is None:
+                fake._hang.wait()
+                self.close_connection = True
+                return
+            status, headers, body = answer
+            self.send_response_only(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            self.wfile.flush()
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    return Handler

@@ -1,0 +1,109 @@
+"""A whole crawl of a fake GitHub of 55,000 repositories, on a clock that only waits move."""
+
+import datetime as dt
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.ingest.github.conftest import FakeClock
+from tests.ingest.github.fake import FakeGithub
+from tests.ingest.github.universe import Repo, generate, make_repo, matching, push
+
+
+@pytest.fixture(scope="module")
+def universe() -> list[Repo]:
+    return generate(55_000)
+
+
+def fetch_ids(engine: sa.Engine) -> set[str]:
+    with engine.begin() as conn:
+        return set(conn.execute(sa.text("SELECT node_id FROM repositories")).scalars())
+
+
+def test_the_complete_plan_finds_everything_and_a_recrawl_only_asks_for_what_was_pushed(
+    universe: list[Repo],
+    make_github: Callable[..., FakeGithub],
+    run: Callable[..., dict[str, Any]],
+    engine: sa.Engine,
+    clock: FakeClock,
+) -> None:
+    fake = make_github(universe)
+    expected = {repo.node_id for repo in matching(universe)}
+    report = run(fake)
+    found = fetch_ids(engine)
+    num_first, budget = fake.num_searches, 1.5 * math.ceil(len(expected) / 100)
+    share = len(found & expected) / len(expected)
+    print(
+        f"N {len(expected)} of {len(universe)}, requests {num_first}, ratio {num_first * 100 / len(expected):.3f}, "
+        f"found {share:.4%}, hours {clock.seconds / 3600:.2f}, windows {report['windows']}"
+    )
+    assert share >= 0.995
+    assert num_first <= budget
+    assert found <= expected
+    assert fake.violations == []
+    assert report["finished"]
+
+    clock.seconds += 86_400
+    changed, pushed = push(universe, 0.02)
+    new = make_repo("somebody/new", 10_000_001, stars=11, forks=3)
+    fake.set_repos([*changed, new])
+    second = run(fake)
+    num_second = fake.num_searches - num_first
+    print(f"recrawl: {num_second} requests, {1 - num_second / num_first:.2%} skipped, {second['repositories']}")
+    assert set(second["passes"].values()) == {"pushed"}
+    assert num_second <= 0.1 * num_first
+    assert fetch_pushed(engine) >= {repo.node_id for repo in matching(changed)} & pushed
+
+    assert fake.violations == []
+
+
+def test_a_full_recrawl_is_answered_by_304_where_nothing_changed_and_finds_new_stars(
+    universe: list[Repo],
+    make_github: Callable[..., FakeGithub],
+    run: Callable[..., dict[str, Any]],
+    engine: sa.Engine,
+    clock: FakeClock,
+) -> None:
+    fake = make_github(universe)
+    first = run(fake, "dart")
+    clock.seconds += 40 * 86_400
+    risen = make_repo("somebody/risen", 10_000_002, language="Dart", stars=11, forks=3, created=dt.date(2026, 1, 1))
+    fake.set_repos([*universe, risen])
+    second = run(fake, "dart")
+    share = second["pages_unchanged"] / second["pages"]
+    print(f"full recrawl: {second['pages']} pages, {share:.1%} answered by 304")
+    assert second["passes"] == {"dart": "full"}
+    assert second["pages"] - second["pages_unchanged"] <= 10, "more than the window that has changed"
+    assert second["pages"] <= first["pages"]
+    assert risen.node_id in fetch_ids(engine)
+    assert fake.violations == []
+
+
+def fetch_pushed(engine: sa.Engine) -> set[str]:
+    with engine.begin() as conn:
+        return set(conn.execute(sa.text("SELECT node_id FROM repositories WHERE pushed_at >= '2026-11-01'")).scalars())
+
+
+def test_failures_lose_nothing(
+    universe: list[Repo],
+    make_github: Callable[..., FakeGithub],
+    run: Callable[..., dict[str, Any]],
+    engine: sa.Engine,
+) -> None:
+    """Nearly one request in three goes wrong in one of six ways."""
+    fake = make_github(universe)
+    rng = random.Random(4)
+    moods = ["500", "502", "broken", "incomplete", "incomplete", "secondary", "hang"]
+    fake.choose_mood = lambda: rng.choice(moods) if rng.random() < 0.3 else None
+    report = run(fake, "dart", "rust", github_timeout_s=0.05)
+    expected = {repo.node_id for repo in matching(universe) if repo.language in ("Dart", "Rust")}
+    print(f"with failures: {dict(fake.answers)}, {report['windows']}")
+    assert fetch_ids(engine) == expected
+    assert fake.violations == []
+    assert report["finished"]
+    assert report["incomplete"] == []
+    assert min(fake.answers[mood] for mood in moods) > 0
