@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from daemon.samples.hub import BaseError, describe_missing, find_file, words_of
 
 Ids = NDArray[np.uint32]
 
@@ -33,8 +33,8 @@ WORDS = (
 )
 
 
-class TokenizerError(Exception):
-    """A tokenizer is missing or unfit; the message says which and what to set."""
+class TokenizerError(BaseError):
+    """A tokenizer is unfit; the message says which and what to set."""
 
 
 def load_tokenizer(base: str, revision: str | None = None, *, local_only: bool = False) -> Tokenizer:
@@ -46,14 +46,19 @@ def load_tokenizer(base: str, revision: str | None = None, *, local_only: bool =
     bits per byte. The ids of text that is in NFC already, nearly all code, stay the same.
 
     Raises:
-        TokenizerError: nothing there, or it lacks one of SPECIAL_TOKENS.
+        BaseError: nothing there.
+        TokenizerError: it is damaged, or lacks one of SPECIAL_TOKENS.
     """
-    text = _find_file(base, revision, local_only=local_only).read_text(encoding="utf-8")
-    described = json.loads(text)
-    described["normalizer"] = None
-    for token in described.get("added_tokens", []):
-        token["special"] = True
-    return _harden(Tokenizer.from_str(json.dumps(described)), base)
+    file = find_file(base, "tokenizer.json", revision, local_only=local_only)
+    try:
+        described = json.loads(file.read_text(encoding="utf-8"))
+        described["normalizer"] = None
+        for token in described.get("added_tokens", []):
+            token["special"] = True
+        tokenizer = Tokenizer.from_str(json.dumps(described))
+    except Exception as error:  # tokenizers raises this very class for what it cannot read
+        raise TokenizerError(describe_missing(base, revision, f"{file} is damaged: {words_of(error)}")) from error
+    return _harden(tokenizer, base)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
@@ -131,29 +136,3 @@ def _harden(tokenizer: Tokenizer, name: str) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def _find_file(base: str, revision: str | None, *, local_only: bool) -> Path:
-    folder = Path(base).expanduser()
-    if folder.is_dir():
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise TokenizerError(f"{file} is not there: set CODELUPE_BASE_MODEL to a folder with a tokenizer.json")
-        return file
-    return _fetch_from_hub(base, revision, local_only=local_only)
-
-
-def _fetch_from_hub(name: str, revision: str | None, *, local_only: bool) -> Path:
-    # Imported here: it takes a third of a second, and most commands need no hub.
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local_only}
-    try:
-        return Path(hf_hub_download(name, "tokenizer.json", **options))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise TokenizerError(
-            f"no tokenizer.json for {name!r}: not a folder, not in the hub's cache, not to be had from the hub "
-            f"({type(error).__name__}). Set CODELUPE_BASE_MODEL to a folder that holds the model, "
-            f"or fetch it first: hf download {name}"
-        ) from error

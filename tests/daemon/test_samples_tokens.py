@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from daemon.samples import (
     SPECIAL_TOKENS,
+    BaseError,
     TokenizerError,
     chars_per_token,
     load_tokenizer,
@@ -123,14 +124,14 @@ def test_training_fills_the_vocabulary_and_knows_every_byte():
 
 
 def test_a_folder_without_a_tokenizer_is_named_with_what_to_set(tmp_path):
-    with pytest.raises(TokenizerError, match=f"(?s){tmp_path}.*CODELUPE_BASE_MODEL"):
+    with pytest.raises(BaseError, match=f"(?s){tmp_path}.*CODELUPE_BASE_MODEL"):
         load_tokenizer(str(tmp_path))
 
 
 def test_a_model_that_is_nowhere_is_named_with_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
 
-    with pytest.raises(TokenizerError, match=r"(?s)nobody/nothing.*CODELUPE_BASE_MODEL"):
+    with pytest.raises(BaseError, match=r"(?s)nobody/nothing.*CODELUPE_BASE_MODEL"):
         load_tokenizer("nobody/nothing", local_only=True)
 
 

@@ -4,14 +4,11 @@ import contextlib
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from daemon.job import Failure, Job
 
@@ -19,8 +16,9 @@ MakeJob = Callable[..., tuple[Job, Path]]
 
 
 @contextlib.contextmanager
-def started(verb: str, job_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(verb: str, job_dir: Path, failpoints: str = "") -> Iterator[subprocess.Popen[bytes]]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(job_dir / "home"), "WANDB_MODE": "disabled"}
+    environment["CODELUPE_FAILPOINTS"] = failpoints
     with (job_dir / "child.log").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "daemon.training", verb, str(job_dir)],
@@ -42,21 +40,6 @@ def events_of(child: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
 
 def wait_for(child: subprocess.Popen[bytes], **wanted: Any) -> dict[str, Any]:
     return next(event for event in events_of(child) if wanted.items() <= event.items())
-
-
-@pytest.mark.parametrize("way", ["pipe", "signal"])
-def test_asked_to_stop_it_leaves_a_checkpoint_and_exits_with_3(make_job: MakeJob, way: str) -> None:
-    _, job_dir = make_job(24, learning_rate=1e-4, epochs=30)  # far longer than the order takes to arrive
-    with started("train", job_dir) as child:
-        wait_for(child, event="step")
-        if way == "pipe":
-            child.stdin.write(b'{"command": "stop"}\n')
-            child.stdin.flush()
-        else:
-            child.send_signal(signal.SIGTERM)
-        assert [event["event"] for event in events_of(child)][-1] == "checkpoint"
-        assert child.wait() == 3
-    assert len(list((job_dir / "checkpoints").glob("checkpoint-*/manifest.json"))) == 1
 
 
 def test_it_does_not_outlive_its_parent_and_does_not_share_the_device(make_job: MakeJob) -> None:
