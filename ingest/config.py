@@ -46,6 +46,8 @@ class IngestSettings(BaseModel):
     """A file whose syntax errors cover a larger share of it is refused with the reason `syntax` (share of bytes)."""
     keep_tests: bool = False
     """Keep test files too; otherwise they are refused with the reason `test` (true or false)."""
+    near_duplicate_threshold: float = Field(default=0.7, ge=0.5, le=1)
+    """Texts whose sets of five-token shingles are this similar are near-duplicates (Jaccard, 0.5 to 1)."""
     train_share: float = Field(default=0.95, gt=0, le=1)
     """Share of the split units that is trained on (share; the rest is held out)."""
     validation_share: float = Field(default=0.025, ge=0, lt=1)

@@ -10,8 +10,10 @@ from ingest.config import IngestSettings
 from ingest.messages import Accepted, Refused
 from ingest.units import decide_split, make_unit
 from schema.files import NewFile, RefusedFileRow, save_files
+from schema.near_duplicates import NearRule
 from schema.repositories import Claim
 from sourcecode.fingerprints import content_sha256
+from sourcecode.near_duplicates import BANDS_VERSION, similarity
 
 
 @dataclass(slots=True)
@@ -32,6 +34,7 @@ class Keeper:
     ) -> None:
         self._engine, self._claim, self._settings = engine, claim, settings
         self._key, self._level, self._commit = key, level, commit
+        self._near = NearRule(threshold=settings.near_duplicate_threshold, similarity=similarity)
         self._files: list[NewFile] = []
         self._refused: list[RefusedFileRow] = []
         self.tally = Tally()
@@ -51,7 +54,7 @@ class Keeper:
             return
         start = time.perf_counter()
         with self._engine.begin() as conn:
-            saved = save_files(conn, self._claim, self._files, self._refused)
+            saved = save_files(conn, self._claim, self._files, self._refused, near=self._near)
         self.tally.save_s += time.perf_counter() - start
         self.tally.num_accepted += len(self._files)
         self.tally.num_rows += saved.num_new + sum(saved.num_excluded.values())
@@ -80,6 +83,8 @@ class Keeper:
             unit=unit,
             split=decide_split(unit, train_share=settings.train_share, validation_share=settings.validation_share),
             owner=self._claim.owner or self._claim.name,
+            bands=message.bands,
+            bands_version=BANDS_VERSION,
         )
 
 

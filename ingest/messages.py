@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from sourcecode.filters import REASONS
+from sourcecode.near_duplicates import NUM_BANDS
 
 OTHER: Final = "other"
 # Why a file is refused: what its content and path say, and what kind of entry it is.
@@ -25,7 +26,7 @@ FAILURES: Final = frozenset(
         *("clone_failed", "empty", "too_many_files", "out_of_memory", "disk_full", "exception", OTHER),
     )
 )
-STAGES: Final = frozenset(("clone", "list", "licence", "read", "judge", "report", OTHER))
+STAGES: Final = frozenset(("clone", "list", "licence", "read", "judge", "compare", "report", OTHER))
 
 
 def _only(known: frozenset[str]) -> AfterValidator:
@@ -44,12 +45,19 @@ def _count_only(known: frozenset[str]) -> AfterValidator:
     return AfterValidator(fold)
 
 
+def _check_bands(bands: list[int]) -> list[int]:
+    if len(bands) not in (0, NUM_BANDS):
+        raise ValueError(f"{len(bands)} bands instead of {NUM_BANDS} or none")
+    return bands
+
+
 _Path = Annotated[str, Field(min_length=1, max_length=16_384)]
 _Oid = Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")]
 _Word = Annotated[str, Field(pattern=r"^[a-z][a-z_]{1,40}$")]
 _Level = Annotated[str, Field(pattern=r"^(repository|top|directory|file)$")]
 _Number = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e7)]
+_Band = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 _Text = Annotated[str, Field(max_length=500)]
 _Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
 
@@ -107,6 +115,7 @@ class Accepted(Message):
     detail: dict[str, Any]
     scorer_version: int
     licence: _Text | None
+    bands: Annotated[list[_Band], AfterValidator(_check_bands)]
 
 
 class Refused(Message):

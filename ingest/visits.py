@@ -15,6 +15,7 @@ from sourcecode.fingerprints import blob_oid
 from sourcecode.languages import detect_language
 from sourcecode.licences import detect_licence, is_licence_name
 from sourcecode.limits import Limits
+from sourcecode.near_duplicates import make_bands
 from sourcecode.paths import judge_path
 from sourcecode.scores import SCORER_VERSION
 
@@ -91,6 +92,8 @@ class Visit:
         if judgement.text is None or judgement.language is None or judgement.score is None:
             self._refuse(entry, oid, judgement.reason or "", judgement.detail)
             return
+        with self._stage("compare"):
+            bands = make_bands(judgement.text)
         with self._stage("report"):
             self._say(
                 Accepted(
@@ -103,6 +106,7 @@ class Visit:
                     detail={"components": judgement.components, "details": judgement.details},
                     scorer_version=SCORER_VERSION,
                     licence=judgement.licence,
+                    bands=bands,
                 )
             )
 

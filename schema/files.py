@@ -13,7 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schema import placement
 from schema.backlog import enqueue_files, exclude_items, lock_ingest
+from schema.near_duplicates import NearRule, Neighbourhood
 from schema.repositories import Claim, check_claim
+from schema.succession import promote_duplicates
 from schema.tables import ProcessedFile, RefusedFile
 
 # A file row with one of these is not the path's present content.
@@ -22,7 +24,10 @@ _PAST = ("superseded", "vanished")
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """One accepted file as the worker read and judged it; `score_detail` must be JSON."""
+    """One accepted file as the worker read and judged it; `score_detail` must be JSON.
+
+    `bands` are 64-bit hashes of which near-duplicates share some; without any, only an exact copy is found.
+    """
 
     file_path: str
     commit: str | None
@@ -39,6 +44,8 @@ class NewFile:
     unit: str
     split: str
     owner: str
+    bands: list[int]
+    bands_version: int
 
 
 _PLAIN = [field.name for field in fields(NewFile) if field.name != "score_detail"]
@@ -82,14 +89,20 @@ def fetch_known_files(conn: sa.Connection, repository_id: int) -> dict[str, tupl
 
 
 def save_files(
-    conn: sa.Connection, claim: Claim, files: Sequence[NewFile], refused: Sequence[RefusedFileRow] = ()
+    conn: sa.Connection,
+    claim: Claim,
+    files: Sequence[NewFile],
+    refused: Sequence[RefusedFileRow] = (),
+    *,
+    near: NearRule | None = None,
 ) -> Saved:
     """Store a batch of one repository's files with their queue rows; saving it again changes nothing.
 
     Everything after the upload happens under one lock of the whole database, held until the caller commits: whether a
     content is there already, and in which split, has one answer (I6), and a line that is being opened misses no file
     (I1). One lock rather than one per content: a batch would need thousands, and the part under it takes far less time
-    than parsing the files did. Commit soon after.
+    than parsing the files did. What is near is looked for by `near`, needed where files have bands: once before the
+    lock, which measures what takes long, and once under it, for what has come since. Commit soon after.
 
     Raises:
         StaleLease: another worker has taken the repository over.
@@ -97,12 +110,16 @@ def save_files(
     check_claim(conn, claim)
     latest = list({file.file_path: file for file in files}.values())
     unstorable = _stage(conn, latest)
+    neighbourhood = Neighbourhood(conn, claim.repository_id, latest, near)
+    placement.prepare(conn, claim.repository_id, neighbourhood)
     lock_ingest(conn)
     refusals = [*map(_printable, refused), *map(_unstorable, unstorable)]
     superseded = placement.supersede(conn, claim.repository_id, {row.file_path: row.blob_oid for row in refusals})
     _hand_over(conn, superseded)
-    placed = placement.place(conn, claim.repository_id)
+    placed, changed = placement.place(conn, claim.repository_id, neighbourhood)
     enqueue_files(conn, file_ids=[file_id for file_id, _ in placed])
+    if changed:
+        exclude_items(conn, changed)
     _save_refusals(conn, claim.repository_id, refusals)
     return Saved(
         num_new=sum(reason is None for _, reason in placed),
@@ -135,7 +152,7 @@ def exclude_files(conn: sa.Connection, file_ids: Sequence[int], reason: str) -> 
 
 def _hand_over(conn: sa.Connection, gone: Sequence[int]) -> None:
     if gone:
-        exclude_items(conn, [*gone, *placement.promote_duplicates(conn, gone)])
+        exclude_items(conn, [*gone, *promote_duplicates(conn, gone)])
 
 
 def _stage(conn: sa.Connection, files: Sequence[NewFile]) -> list[NewFile]:

@@ -1,15 +1,19 @@
-"""Which copy of a content is kept (I6): set-based SQL over the staged batch. The first placement wins."""
+"""Putting a staged batch into its place (I6): set-based SQL around the decision, which copies.py makes."""
 
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
+
+from schema.copies import Choice, Newcomer, Placement
+from schema.near_duplicates import Neighbourhood, add_bands
+from schema.succession import give_way, lock_pending
 
 MAKE_STAGE = sa.text(
     """
     CREATE TEMPORARY TABLE IF NOT EXISTS staged_files (
         ordinal bigint, file_path text, commit text, blob_oid text, language text, content text, content_sha256 text,
         num_chars bigint, num_lines bigint, quality_score double precision, score_detail jsonb, scorer_version bigint,
-        licence text, unit text, split text, owner text
+        licence text, unit text, split text, owner text, bands bigint[], bands_version bigint
     ) ON COMMIT DROP
     """
 )
@@ -36,47 +40,28 @@ _SUPERSEDE = sa.text(
     """
 )
 
-# Of a batch's copies of one content the first goes in first, and is there for the others to be compared with: hence two
-# passes. A path keeps the unit and the split of its past. A past version of another path is no twin, except where it
-# was trained on and the newcomer is to be held out. A file that is back at an earlier version gets that row back.
-_PLACE = sa.text(
+# A path keeps the unit and the split of its past. A past version of another path is no twin, except where it was
+# trained on and the newcomer is to be held out. A file that is back at an earlier version gets that row back.
+_FIND_NEWCOMERS = sa.text(
     """
-    WITH fresh AS (
-        SELECT s.ordinal, s.file_path, s.content_sha256,
-            coalesce(past.unit, s.unit) AS unit, coalesce(past.split, s.split) AS split,
-            row_number() OVER (PARTITION BY s.content_sha256 ORDER BY s.ordinal) AS nth
-        FROM staged_files s
-        LEFT JOIN processed_files same
-            ON same.repository_id = :repository_id AND same.file_path = s.file_path AND same.blob_oid = s.blob_oid
-        LEFT JOIN LATERAL (
-            SELECT p.unit, p.split FROM processed_files p
-            WHERE p.repository_id = :repository_id AND p.file_path = s.file_path
-            ORDER BY p.id LIMIT 1
-        ) past ON true
-        WHERE same.id IS NULL OR same.excluded_reason IN ('superseded', 'vanished')
-    )
-    INSERT INTO processed_files AS f (
-        repository_id, file_path, commit, blob_oid, language, content, content_sha256, num_chars, num_lines,
-        quality_score, score_detail, scorer_version, licence, owner, unit, split, near_dup_of, excluded_reason
-    )
-    SELECT :repository_id, s.file_path, s.commit, s.blob_oid, s.language, s.content, s.content_sha256, s.num_chars,
-        s.num_lines, s.quality_score, s.score_detail, s.scorer_version, s.licence, s.owner, fresh.unit, fresh.split,
-        twin.id,
-        CASE
-            WHEN twin.id IS NULL THEN NULL
-            WHEN twin.split = fresh.split THEN 'duplicate'
-            WHEN twin.split = 'train' THEN 'near_trained'
-            ELSE 'near_held_out'
-        END
-    FROM fresh JOIN staged_files s USING (ordinal)
+    SELECT s.ordinal, s.file_path, s.content_sha256, s.quality_score AS score, coalesce(past.unit, s.unit) AS unit,
+        coalesce(past.split, s.split) AS split, twin.id AS twin_id, twin.split AS twin_split
+    FROM staged_files s
+    LEFT JOIN processed_files same
+        ON same.repository_id = :repository_id AND same.file_path = s.file_path AND same.blob_oid = s.blob_oid
+    LEFT JOIN LATERAL (
+        SELECT p.unit, p.split FROM processed_files p
+        WHERE p.repository_id = :repository_id AND p.file_path = s.file_path
+        ORDER BY p.id LIMIT 1
+    ) past ON true
     LEFT JOIN LATERAL (
         SELECT t.id, t.split FROM processed_files t
-        WHERE t.content_sha256 = fresh.content_sha256
-            AND NOT (t.repository_id = :repository_id AND t.file_path = fresh.file_path)
+        WHERE t.content_sha256 = s.content_sha256
+            AND NOT (t.repository_id = :repository_id AND t.file_path = s.file_path)
             AND (
                 t.excluded_reason IS NULL
                 OR (
-                    t.excluded_reason IN ('superseded', 'vanished') AND t.split = 'train' AND fresh.split <> 'train'
+                    t.split = 'train' AND coalesce(past.split, s.split) <> 'train'
                     AND EXISTS (
                         SELECT FROM training_queue q
                         WHERE q.item_kind = 'file' AND q.item_id = t.id AND q.run_id IS NOT NULL
@@ -85,33 +70,32 @@ _PLACE = sa.text(
             )
         ORDER BY t.excluded_reason IS NOT NULL, t.id LIMIT 1
     ) twin ON true
-    WHERE fresh.nth = 1 OR :others
+    WHERE same.id IS NULL OR same.excluded_reason IN ('superseded', 'vanished')
     ORDER BY s.ordinal
-    ON CONFLICT (repository_id, file_path, blob_oid) DO UPDATE
-        SET commit = excluded.commit, content = excluded.content, near_dup_of = excluded.near_dup_of,
-            excluded_reason = excluded.excluded_reason
-    RETURNING f.id, f.excluded_reason
     """
 )
 
-# Where a run has consumed the one that leaves, the content was trained on: its copies stay duplicates.
-_PROMOTE_DUPLICATES = sa.text(
+_INSERT = sa.text(
     """
-    WITH heirs AS (
-        SELECT DISTINCT ON (d.near_dup_of) d.near_dup_of AS gone, d.id
-        FROM processed_files d
-        WHERE d.near_dup_of = ANY(:gone) AND d.excluded_reason = 'duplicate'
-            AND NOT EXISTS (
-                SELECT FROM training_queue q
-                WHERE q.item_kind = 'file' AND q.item_id = d.near_dup_of AND q.run_id IS NOT NULL
-            )
-        ORDER BY d.near_dup_of, d.id
+    INSERT INTO processed_files AS f (
+        repository_id, file_path, commit, blob_oid, language, content, content_sha256, num_chars, num_lines,
+        quality_score, score_detail, scorer_version, licence, owner, bands, bands_version,
+        unit, split, excluded_reason, near_dup_of, near_dup_similarity
     )
-    UPDATE processed_files f
-    SET near_dup_of = nullif(heirs.id, f.id), excluded_reason = CASE WHEN f.id <> heirs.id THEN 'duplicate' END
-    FROM heirs
-    WHERE f.near_dup_of = heirs.gone AND f.excluded_reason = 'duplicate'
-    RETURNING f.id
+    SELECT :repository_id, s.file_path, s.commit, s.blob_oid, s.language, s.content, s.content_sha256, s.num_chars,
+        s.num_lines, s.quality_score, s.score_detail, s.scorer_version, s.licence, s.owner, s.bands, s.bands_version,
+        p.unit, p.split, p.reason, p.of_id, p.similarity
+    FROM unnest(
+        CAST(:ordinals AS bigint[]), CAST(:units AS text[]), CAST(:splits AS text[]), CAST(:reasons AS text[]),
+        CAST(:of_ids AS bigint[]), CAST(:similarities AS double precision[])
+    ) AS p (ordinal, unit, split, reason, of_id, similarity)
+    JOIN staged_files s USING (ordinal)
+    ORDER BY s.ordinal
+    ON CONFLICT (repository_id, file_path, blob_oid) DO UPDATE
+        SET commit = excluded.commit, content = excluded.content, bands = excluded.bands,
+            bands_version = excluded.bands_version, excluded_reason = excluded.excluded_reason,
+            near_dup_of = excluded.near_dup_of, near_dup_similarity = excluded.near_dup_similarity
+    RETURNING f.id, f.file_path
     """
 )
 
@@ -122,12 +106,63 @@ def supersede(conn: sa.Connection, repository_id: int, refused: Mapping[str, str
     return list(conn.execute(_SUPERSEDE, values).scalars())
 
 
-def place(conn: sa.Connection, repository_id: int) -> list[tuple[int, str | None]]:
-    """Store what the stage holds and the table does not; return each one's id and the reason why it is excluded."""
-    passes = [{"repository_id": repository_id, "others": others} for others in (False, True)]
-    return [(row.id, row.excluded_reason) for values in passes for row in conn.execute(_PLACE, values)]
+def prepare(conn: sa.Connection, repository_id: int, neighbourhood: Neighbourhood) -> None:
+    """Decide without consequence and without the lock: the neighbourhood remembers what was measured."""
+    if neighbourhood.look():
+        Choice(_find_newcomers(conn, repository_id), neighbourhood, ())
 
 
-def promote_duplicates(conn: sa.Connection, gone: Sequence[int]) -> list[int]:
-    """Put a duplicate in the place of each file that has gone; return the ids that changed."""
-    return list(conn.execute(_PROMOTE_DUPLICATES, {"gone": list(gone)}).scalars())
+def place(
+    conn: sa.Connection, repository_id: int, neighbourhood: Neighbourhood
+) -> tuple[list[tuple[int, str | None]], list[int]]:
+    """Store the newcomers; return each one's id and reason of exclusion, and the ids of those that gave way."""
+    neighbourhood.look()
+    choice = _choose(conn, _find_newcomers(conn, repository_id), neighbourhood)
+    placements = choice.placements
+    # What is kept goes first: the others refer to it.
+    ids: dict[int, int] = {}
+    for is_kept in (True, False):
+        ids |= _insert(conn, repository_id, [one for one in placements if (one.reason is None) == is_kept], ids)
+    changed = [
+        changed_id
+        for file_id, (ordinal, similarity) in choice.beaten.items()
+        for changed_id in give_way(conn, file_id, ids[choice.follow(ordinal)], similarity)
+    ]
+    add_bands(conn, list(ids.values()))
+    return [(ids[one.newcomer.ordinal], one.reason) for one in placements], changed
+
+
+def _find_newcomers(conn: sa.Connection, repository_id: int) -> list[Newcomer]:
+    """Return what the stage holds and the table does not, or has as a past version."""
+    rows = conn.execute(_FIND_NEWCOMERS, {"repository_id": repository_id}).mappings()
+    return [Newcomer(**row) for row in rows]
+
+
+def _choose(conn: sa.Connection, newcomers: Sequence[Newcomer], neighbourhood: Neighbourhood) -> Choice:
+    """Decide until every stored file that is to give way is pending, and locked so that no run claims it."""
+    pinned: set[int] = set()
+    while True:
+        choice = Choice(newcomers, neighbourhood, pinned)
+        taken = set(choice.beaten) - lock_pending(conn, choice.beaten)
+        if not taken:
+            return choice
+        pinned |= taken
+
+
+def _insert(
+    conn: sa.Connection, repository_id: int, placements: Sequence[Placement], ids: Mapping[int, int]
+) -> dict[int, int]:
+    """Store these newcomers; return their ids by ordinal. `ids` has those that they are copies of."""
+    if not placements:
+        return {}
+    values = {
+        "repository_id": repository_id,
+        "ordinals": [one.newcomer.ordinal for one in placements],
+        "units": [one.newcomer.unit for one in placements],
+        "splits": [one.newcomer.split for one in placements],
+        "reasons": [one.reason for one in placements],
+        "of_ids": [one.of_id if one.of_ordinal is None else ids[one.of_ordinal] for one in placements],
+        "similarities": [one.similarity for one in placements],
+    }
+    stored = {path: file_id for file_id, path in conn.execute(_INSERT, values)}
+    return {one.newcomer.ordinal: stored[one.newcomer.file_path] for one in placements}

@@ -127,7 +127,10 @@ class ProcessedFile(Base):
     unit: Mapped[str]
     split: Mapped[str]
     near_dup_of: Mapped[int | None] = mapped_column(sa.ForeignKey("processed_files.id"))
-    # duplicate | near_held_out | near_trained | superseded | vanished | …: keeps it from being claimed
+    near_dup_similarity: Mapped[float | None]  # to near_dup_of (Jaccard); not of exact copies
+    bands: Mapped[list[int] | None] = mapped_column(sa.ARRAY(sa.BigInteger))  # MinHash; none for very short files
+    bands_version: Mapped[int | None]  # of the way in which they were made; NULL: not made yet
+    # duplicate | near_duplicate | near_held_out | near_trained | superseded | vanished | …: keeps it from being claimed
     excluded_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
     __table_args__ = (
@@ -136,9 +139,22 @@ class ProcessedFile(Base):
         sa.CheckConstraint(_one_of("split", SPLITS), name="split"),
         # save_files: is this content stored already, and in which split?
         sa.Index("ix_processed_files_content_sha256", "content_sha256"),
-        # foreign key: without it a delete would scan the table
+        # promote_duplicates: the copies of a file that leaves
         sa.Index("ix_processed_files_near_dup_of", "near_dup_of", postgresql_where=sa.text("near_dup_of IS NOT NULL")),
     )
+
+
+class NearDupBand(Base):
+    """One MinHash band of a file that newcomers are compared with: kept, or consumed by a run before it left.
+
+    No foreign key: files are never deleted, and checking fourteen rows for each would double the cost of storing it.
+    """
+
+    __tablename__ = "near_dup_bands"
+    # Neighbourhood.look: the newest files that share a band
+    band: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True)
+    hash: Mapped[int] = mapped_column(primary_key=True)
+    file_id: Mapped[int] = mapped_column(primary_key=True)
 
 
 class RefusedFile(Base):

@@ -40,6 +40,8 @@ def make_file(path: str | None = None, content: str | None = None, **values: Any
         unit=path.partition("/")[0],
         split="train",
         owner="somebody",
+        bands=[],
+        bands_version=1,
     )
     return replace(file, **values)
 

@@ -1,0 +1,185 @@
+"""What is near a staged file: candidates share a band with it, and the texts decide (table near_dup_bands).
+
+The table holds the bands of the files that newcomers are compared with: those that are kept, and those that a run has
+consumed and that left. The bands of every file are in its own row.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import sqlalchemy as sa
+
+# The newest files of one band that are looked at, and the candidates of one file whose texts are compared: the
+# thousandth copy of a boilerplate costs what the tenth did.
+MAX_PER_BAND = 32
+MAX_CANDIDATES = 16
+_ROWS_PER_BAND = 8
+
+# A past version of the same path is no candidate. Kept ones come first: the others matter to held-out newcomers alone.
+_FIND_CANDIDATES = sa.text(
+    """
+    WITH found AS (
+        SELECT s.ordinal, near.file_id, count(*) AS num_shared
+        FROM staged_files s
+        CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
+        CROSS JOIN LATERAL (
+            SELECT b.file_id FROM near_dup_bands b
+            WHERE b.band = own.band AND b.hash = own.hash
+            ORDER BY b.band DESC, b.hash DESC, b.file_id DESC LIMIT :max_per_band
+        ) near
+        GROUP BY s.ordinal, near.file_id
+    ), ranked AS (
+        SELECT s.ordinal, f.id, f.split, f.quality_score, f.excluded_reason IS NULL AS is_kept, found.num_shared,
+            row_number() OVER (
+                PARTITION BY s.ordinal ORDER BY f.excluded_reason IS NOT NULL, found.num_shared DESC, f.id
+            ) AS place
+        FROM found
+        JOIN staged_files s USING (ordinal)
+        JOIN processed_files f ON f.id = found.file_id
+        WHERE NOT (f.repository_id = :repository_id AND f.file_path = s.file_path)
+    )
+    SELECT r.ordinal, r.id, r.split, r.quality_score, r.is_kept, EXISTS (
+            SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = r.id AND q.run_id IS NOT NULL
+        ), r.num_shared
+    FROM ranked r WHERE r.place <= :max_candidates
+    ORDER BY r.ordinal, r.place
+    """
+)
+_FETCH_CONTENT = sa.text("SELECT content FROM processed_files WHERE id = :id")
+_ADD_BANDS = sa.text(
+    """
+    INSERT INTO near_dup_bands (band, hash, file_id)
+    SELECT own.band, own.hash, f.id
+    FROM processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
+    WHERE f.id = ANY(:ids) AND f.excluded_reason IS NULL
+    ON CONFLICT DO NOTHING
+    """
+)
+_DROP_BANDS = sa.text(
+    """
+    DELETE FROM near_dup_bands b
+    USING processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
+    WHERE f.id = ANY(:ids) AND b.file_id = f.id AND b.band = own.band AND b.hash = own.hash
+        AND NOT EXISTS (
+            SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = f.id AND q.run_id IS NOT NULL
+        )
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NearRule:
+    """From which similarity on two texts are near-duplicates (0 to 1), and what measures it."""
+
+    threshold: float
+    similarity: Callable[[str, str], float]
+
+
+class Banded(Protocol):
+    """A staged file, as far as it is compared."""
+
+    @property
+    def content(self) -> str:
+        """The text."""
+
+    @property
+    def bands(self) -> Sequence[int]:
+        """Its band hashes; empty where only an exact copy counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stored file that shares bands with a staged one."""
+
+    id: int
+    split: str
+    score: float
+    is_kept: bool
+    is_consumed: bool
+    num_shared: int
+
+
+class Neighbourhood:
+    """The candidates of a batch, and how similar they are; what was measured once is remembered.
+
+    Files go by their ordinal, their place in the batch.
+    """
+
+    def __init__(self, conn: sa.Connection, repository_id: int, files: Sequence[Banded], rule: NearRule | None) -> None:
+        if rule is None and any(file.bands for file in files):
+            raise ValueError("files with bands need a rule to compare them by")
+        self._conn, self._repository_id, self._files, self._rule = conn, repository_id, files, rule
+        self._similarities: dict[tuple[int, int], float] = {}
+        self._stored: Mapping[int, list[Candidate]] = {}
+
+    def look(self) -> bool:
+        """Look the stored candidates up anew; return whether anything may be near anything."""
+        if not any(file.bands for file in self._files):
+            return False
+        values = {"repository_id": self._repository_id, "max_per_band": MAX_PER_BAND, "max_candidates": MAX_CANDIDATES}
+        found: dict[int, list[Candidate]] = defaultdict(list)
+        for ordinal, *candidate in self._conn.execute(_FIND_CANDIDATES, values):
+            found[ordinal].append(Candidate(*candidate))
+        self._stored = found
+        shared = Counter(key for file in self._files for key in enumerate(file.bands))
+        return bool(found) or any(num > 1 for num in shared.values())
+
+    def fetch_stored(self, ordinal: int) -> Sequence[Candidate]:
+        """Return the stored candidates of a staged file, the likeliest first."""
+        return self._stored.get(ordinal, ())
+
+    def find_staged(self, ordinal: int, index: Mapping[tuple[int, int], set[int]]) -> list[int]:
+        """Return the staged candidates of a staged file by an index of (band, hash), the likeliest first."""
+        shared = Counter(other for key in enumerate(self._files[ordinal].bands) for other in index.get(key, ()))
+        return sorted(shared, key=lambda other: (-shared[other], other))[:MAX_CANDIDATES]
+
+    def measure_stored(self, ordinal: int, candidate: Candidate) -> float | None:
+        """Return the similarity of a staged and a stored file, None below the threshold.
+
+        Of a stored one whose text was dropped the shared bands give the estimate.
+        """
+        key = (ordinal, candidate.id)
+        if key not in self._similarities:
+            text = self._conn.execute(_FETCH_CONTENT, {"id": candidate.id}).scalar_one()
+            self._similarities[key] = (
+                _estimate(candidate.num_shared, len(self._files[ordinal].bands))
+                if text is None
+                else self._compare(self._files[ordinal].content, text)
+            )
+        return self._judge(self._similarities[key])
+
+    def measure_staged(self, ordinal: int, other: int) -> float | None:
+        """Return the similarity of two staged files, None below the threshold."""
+        key = (ordinal, -1 - other)
+        if key not in self._similarities:
+            self._similarities[key] = self._compare(self._files[ordinal].content, self._files[other].content)
+        return self._judge(self._similarities[key])
+
+    def get_bands(self, ordinal: int) -> Sequence[int]:
+        """Return the bands of a staged file."""
+        return self._files[ordinal].bands
+
+    def _compare(self, one: str, other: str) -> float:
+        assert self._rule is not None  # noqa: S101 - checked at the start: without a rule nothing has bands
+        return self._rule.similarity(one, other)
+
+    def _judge(self, similarity: float) -> float | None:
+        assert self._rule is not None  # noqa: S101
+        return similarity if similarity >= self._rule.threshold else None
+
+
+def _estimate(num_shared: int, num_bands: int) -> float:
+    """Return the similarity at which this share of bands is to be expected."""
+    return float((num_shared / num_bands) ** (1 / _ROWS_PER_BAND))
+
+
+def add_bands(conn: sa.Connection, file_ids: Sequence[int]) -> None:
+    """Let newcomers be compared with these files, as far as they are kept."""
+    conn.execute(_ADD_BANDS, {"ids": list(file_ids)})
+
+
+def drop_bands(conn: sa.Connection, file_ids: Sequence[int]) -> None:
+    """Compare no newcomer with these files any more, except with those that a run has consumed."""
+    conn.execute(_DROP_BANDS, {"ids": list(file_ids)})
