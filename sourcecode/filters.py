@@ -9,7 +9,7 @@ from sourcecode.generated import find_generator_mark
 from sourcecode.languages import detect_language
 from sourcecode.limits import Limits
 from sourcecode.paths import judge_path
-from sourcecode.secrets import find_secrets
+from sourcecode.secrets import describe, find_secrets
 from sourcecode.syntax import measure_errors, parse
 
 # Every reason that judge gives, in the order in which they are looked at.
@@ -117,8 +117,9 @@ def _judge_marks(text: str) -> tuple[str, str] | None:
         return "generated", "has a source map"
     if found := _BIDI.search(text):
         return "bidi", f"U+{ord(found[0]):04X} at character {found.start()}"
-    if secrets := find_secrets(text):
-        return "secret", f"rule {secrets[0][0]} at character {secrets[0][1]}"
+    data = text.encode()
+    if drops := [secret for secret in find_secrets(data) if secret.placeholder is None]:
+        return "secret", describe(data, drops[0])
     return None
 
 

@@ -1,56 +1,97 @@
-"""Secrets: one made-up positive and one near miss for each rule."""
+"""Secrets: a made-up example and a near miss for each rule; placeholders; floods; nothing is ever repeated."""
 
 import pytest
 
-from sourcecode.secrets import RULES, find_secrets
+from sourcecode.secrets import MAX_PLACES, OTHER_RULES, TOKEN_RULES, VENDOR_RULES, describe, find_secrets
+from tests.sourcecode.secret_examples import fill, read_examples
 
-# Written in halves, so that no scanner takes this file for a leak.
-_B62 = "Zk7Qp2Rx9Tv4Wm6Yb1Nc8Jd3Hf5Lg0Sa7De2Fi9Ko4Pu6Xq1Vz8Br3Ct5My0Wn7Eh2Gj9Lk4Qs6Ud1Af8Ip3To5Rv0Yx7Bz2Cn"
-_CASES = {
-    "private-key": ("-----BEGIN RSA " + "PRIVATE KEY-----\nMIIE" + _B62[:60], "-----BEGIN RSA PRIVATE KEY-----\n..."),
-    "aws-access-key": ("AKIA" + "Q4WZ7P2KX5RT6VNB", "AKIAIOSFODNN7EXAMPLE"),
-    "github-token": ("ghp_" + _B62[:36], "ghp_" + _B62[:20]),
-    "github-fine-grained-token": ("github_pat_" + _B62[:22] + "_" + _B62[:59], "github_pat_" + _B62[:22]),
-    "gitlab-token": ("glpat-" + _B62[:20], "glpat-" + _B62[:9]),
-    "slack-token": ("xoxb-" + "274819365027-" + _B62[:24], "xoxb-token"),
-    "slack-webhook": (
-        "https://hooks.slack.com/services/" + "T7K2P9QX4/B5M8R3WZ6/" + _B62[:24],
-        "hooks.slack.com/services/T/B/x",
-    ),
-    "stripe-key": ("sk_live_" + _B62[:24], "sk_test_" + _B62[:24]),
-    "google-api-key": ("AIza" + _B62[:35], "AIza" + _B62[:20]),
-    "google-oauth-secret": ("GOCSPX-" + _B62[:28], "GOCSPX-" + _B62[:12]),
-    "openai-key": ("sk-" + _B62[:20] + "T3BlbkFJ" + _B62[20:40], "sk-" + _B62[:20]),
-    "anthropic-key": ("sk-ant-api03-" + _B62[:90], "sk-ant-api03-" + _B62[:20]),
-    "huggingface-token": ("hf_" + "KqXzWvTrPnLjHfDbYsUmGeCaOiRkQwVtZx", "hf_" + "KqXzWvTr"),
-    "npm-token": ("npm_" + _B62[:36], "npm_install_hook"),
-    "pypi-token": ("pypi-AgE" + _B62[:80], "pypi-AgE"),
-    "sendgrid-key": ("SG." + _B62[:22] + "." + _B62[:43], "SG.render.now"),
-    "twilio-key": ("SK" + "9f3b7a1c5e8d2046f7b9a3c1e5d80247", "SK9f3b7a1c"),
-    "telegram-token": ("7391846205" + ":AA" + _B62[:33], "7391846205:AA"),
-    "discord-webhook": (
-        "https://discord.com/api/webhooks/" + "739184620573918462/" + _B62[:68],
-        "discord.com/api/webhooks/1/x",
-    ),
-    "azure-storage-key": ("AccountKey=" + _B62[:86] + "==", "AccountKey=" + _B62[:10] + "=="),
-    "url-password": ("postgres://svc:" + "Zk7Qp2Rx9Tv4@db.corp.io/x", "postgres://user:password@localhost/x"),
-}
+_EXAMPLES = read_examples()
+_SEQUENCE = "0123456789abcdefghijklmnopqrstuvwxyz"
+_PASSWORD, _KEY = fill("Zq<A9>7x"), fill("<A30>k3")
 
 
-def test_every_rule_has_a_case() -> None:
-    assert set(_CASES) == set(RULES)
+def _rules(text: str) -> list[str]:
+    return [secret.rule for secret in find_secrets(text.encode())]
 
 
-@pytest.mark.parametrize("rule", _CASES)
-def test_it_finds_the_secret_and_not_its_near_miss(rule: str) -> None:
-    secret, near_miss = _CASES[rule]
-    text = f'KEY = "{secret}"\n'
-    found = find_secrets(text)
-    assert [hit[0] for hit in found] == [rule]
-    assert text[found[0][1] : found[0][2]] in f'"{secret}"'
-    assert find_secrets(f'KEY = "{near_miss}"\n') == []
+def test_each_of_150_rules_and_more_has_its_example() -> None:
+    names = [rule.rule for rule in (*TOKEN_RULES, *VENDOR_RULES)]
+    assert len(names) == len(set(names)) >= 150
+    assert set(_EXAMPLES) == set(names)
 
 
-def test_it_never_repeats_the_value() -> None:
-    secret = _CASES["github-token"][0]
-    assert secret not in repr(find_secrets(f"x = '{secret}'"))
+@pytest.mark.parametrize("rule", _EXAMPLES)
+def test_the_example_is_found_and_its_near_miss_is_not(rule: str) -> None:
+    example, near_miss = _EXAMPLES[rule]
+    shown = example if " = " in example else f'value = "{example}"'
+    found = find_secrets(f"# é\n{shown}\n".encode())
+    assert [secret.rule for secret in found] == [rule]
+    assert f"# é\n{shown}\n".encode()[found[0].start : found[0].end].decode() in example
+    assert rule not in _rules(near_miss if " = " in near_miss else f'value = "{near_miss}"')
+
+
+@pytest.mark.parametrize("frame", ["Q{}", "{}Q", "x_{}"])
+def test_a_part_of_a_longer_word_is_no_secret(frame: str) -> None:
+    assert _rules(f'value = "{frame.format(_EXAMPLES["github-personal-token"][0])}"') == []
+
+
+@pytest.mark.parametrize(
+    "frame", ["{}", "\\n{}\\n", "https://x.io/?k={}&b=1", "Bearer {}", "é{}é", "<v>{}</v>", "{}-old", "a,{},b"]
+)
+def test_it_is_found_whatever_stands_around_it(frame: str) -> None:
+    assert _rules(f'value = "{frame.format(_EXAMPLES["github-personal-token"][0])}"') == ["github-personal-token"]
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [*("AKIA" + end for end in ("IOSFODNN7EXAMPLE", "X" * 16)), *("ghp_" + end for end in ("x" * 36, _SEQUENCE))],
+)
+def test_what_documentation_shows_is_no_secret(shown: str) -> None:
+    assert _rules(f"value = '{shown}'") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (f'password = "{_PASSWORD}"', "password"),
+        (f"db.PASSWD: '{_PASSWORD}'", "password"),
+        (f'const userPassword: string = "{_PASSWORD}";', "password"),
+        (f'static ADMIN_PWD: &str = "{_PASSWORD}";', "password"),
+        (f'api_key := "{_KEY}"', "generic-key"),
+        (f'{{"clientSecret": "{_KEY}"}}', "generic-key"),
+        ('password = "correct horse"', None),
+        ('password = "changeme123"', None),
+        ('password = "{password}1"', None),
+        ('password = os.environ["DB_PASSWORD_2"]', None),
+        ('password_field = "login_password_2"', None),
+        ('token = "access_token_v2_expired"', None),
+        ('tokenizer = "Qwen2TokenizerFastWithPadding"', None),
+        ('api_key = "your-api-key-4f8a9b2c7d"', None),
+        ('secret = "aaaaaaaa1111111122222222"', None),
+        ('secret_url = "https://x.io/a1b2c3d4e5f6g7"', None),
+    ],
+)
+def test_a_value_without_a_form_is_judged_by_its_name_and_looks(line: str, rule: str | None) -> None:
+    assert _rules(line) == ([rule] if rule else [])
+
+
+def test_a_value_for_drops_goes_before_one_for_redaction() -> None:
+    example = _EXAMPLES["github-personal-token"][0]
+    assert [(s.rule, s.placeholder) for s in find_secrets(f'api_token = "{example}"'.encode())] == [
+        ("github-personal-token", None)
+    ]
+
+
+def test_a_secret_is_described_by_rule_line_and_hash_prefix() -> None:
+    example = _EXAMPLES["github-personal-token"][0]
+    data = f"a\nb = '{example}'\n".encode()
+    words = describe(data, find_secrets(data)[0])
+    assert words.startswith("rule github-personal-token at line 2, sha256 ")
+    assert len(words.rsplit(" ", 1)[1]) == 8
+    assert example not in words + repr(find_secrets(data))
+
+
+@pytest.mark.parametrize("words", ["ghp_" + "A" * 8 + " ", 'token = "abcdefgh" '])
+def test_a_flood_of_look_alikes_is_looked_at_no_further(words: str) -> None:
+    assert [secret.rule for secret in find_secrets(words.encode() * (MAX_PLACES + 1))] == ["look-alikes"]
+    assert set(OTHER_RULES) >= {"look-alikes"}

@@ -1,0 +1,93 @@
+"""Tokens of code hosts, package registries, build services and infrastructure tools."""
+
+from sourcecode.secrets.rules import ALNUM, BASE64, BASE64_URL, HEX, LOWER, UPPER, token
+
+RULES = (
+    # Code hosts.
+    token("github-personal-token", "ghp_", ALNUM + "{36}"),
+    token("github-oauth-token", "gho_", ALNUM + "{36}"),
+    token("github-app-token", "ghu_ ghs_", ALNUM + "{36}"),
+    token("github-refresh-token", "ghr_", ALNUM + "{36,76}"),
+    token("github-fine-grained-token", "github_pat_", r"\w{82}"),
+    token("gitlab-personal-token", "glpat-", BASE64_URL + "{20}"),
+    token("gitlab-routable-token", "glpat-", BASE64_URL + r"{27,300}\.[0-9a-z]{2}\.?[0-9a-z]{7}"),
+    token("gitlab-trigger-token", "glptt-", HEX + "{40}"),
+    token("gitlab-runner-registration", "GR1348941", BASE64_URL + "{20}"),
+    token("gitlab-runner-token", "glrt-", BASE64_URL + "{20}"),
+    token("gitlab-routable-runner-token", "glrt-t", r"[0-9]_" + BASE64_URL + r"{27,300}\.[0-9a-z]{2}\.?[0-9a-z]{7}"),
+    token("gitlab-runner-registration-token", "glrtr-", BASE64_URL + "{20}"),
+    token("gitlab-deploy-token", "gldt-", BASE64_URL + "{20}"),
+    token("gitlab-job-token", "glcbt-", ALNUM + "{1,5}_" + BASE64_URL + "{20}"),
+    token("gitlab-mail-token", "glimt-", BASE64_URL + "{25}"),
+    token("gitlab-agent-token", "glagent-", BASE64_URL + "{50}"),
+    token("gitlab-oauth-secret", "gloas-", BASE64_URL + "{64}"),
+    token("gitlab-feed-token", "glft-", BASE64_URL + "{20}"),
+    token("gitlab-scim-token", "glsoat-", BASE64_URL + "{20}"),
+    token("gitlab-feature-flag-token", "glffct-", BASE64_URL + "{20}"),
+    token("gitlab-session-cookie", "_gitlab_session=", LOWER + "{32}", is_redacted=True),
+    token("bitbucket-app-password", "ATBB", ALNUM + "{24}[0-9A-F]{8}", is_mixed=True),
+    token("bitbucket-access-token", "ATCTT3", "[A-Za-z0-9_=-]{180,250}"),
+    token("atlassian-token", "ATATT3", "[A-Za-z0-9_=-]{180,250}"),
+    token("sourcegraph-token", "sgp_", "(?:(?:[0-9A-Fa-f]{16}|local)_)?[0-9A-Fa-f]{40}"),
+    token("sourcegraph-licence-token", "slk_", HEX + "{64}"),
+    # Package registries.
+    token("npm-token", "npm_", ALNUM + "{36}", is_mixed=True),
+    token("pypi-token", "pypi-AgEIcHlwaS5vcmc pypi-AgENdGVzdC5weXBpLm9yZw", BASE64_URL + "{50,1000}"),
+    token("rubygems-token", "rubygems_", HEX + "{48}"),
+    token("crates-token", "cio", ALNUM + "{32}", is_mixed=True, min_entropy=3.5, is_redacted=True),
+    token("nuget-key", "oy2", LOWER + "{43}", is_mixed=True, min_entropy=3.5, is_redacted=True),
+    token("docker-personal-token", "dckr_pat_", BASE64_URL + "{27}"),
+    token("docker-organisation-token", "dckr_oat_", BASE64_URL + "{32}"),
+    token("clojars-token", "CLOJARS_", LOWER + "{60}"),
+    token("artifactory-key", "AKCp", ALNUM + "{69}", min_entropy=3.5),
+    token("artifactory-reference", "cmVmd", ALNUM + "{59}", min_entropy=3.5),
+    # Build and deployment.
+    token("circleci-personal-token", "CCIPAT_", ALNUM + "{22}_" + HEX + "{40}"),
+    token("circleci-project-token", "CCIPRJ_", ALNUM + "{22}_" + HEX + "{40}"),
+    token("buildkite-user-token", "bkua_", HEX + "{40}"),
+    token("buildkite-agent-token", "bkct_", "[A-Za-z0-9._-]{40,200}"),
+    token("octopus-key", "API-", UPPER + "{26}", is_mixed=True, min_entropy=3.3, is_redacted=True),
+    token("harness-token", "pat. sat.", BASE64_URL + r"{22}\." + ALNUM + r"{24}\." + ALNUM + "{20}"),
+    token("sonarqube-token", "sqp_ squ_ sqa_", HEX + "{40}"),
+    token("infracost-key", "ico-", ALNUM + "{32}", is_mixed=True, min_entropy=3.3),
+    token("pulumi-token", "pul-", HEX + "{40}"),
+    token("prefect-token", "pnu_ pnb_", ALNUM + "{36}", is_mixed=True),
+    token("terraform-token", ".atlasv1.", "[A-Za-z0-9=_-]{60,70}", before=ALNUM + "{14}", num_before=14),
+    token("vault-service-token", "hvs.", BASE64_URL + "{90,120}"),
+    token("vault-batch-token", "hvb.", BASE64_URL + "{138,300}"),
+    token("vault-recovery-token", "hvr.", BASE64_URL + "{24,120}"),
+    token(
+        "doppler-token", "dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit.", r"(?:[a-z0-9_-]{2,35}\.)?[A-Za-z0-9]{40,44}"
+    ),
+    token("infisical-token", "st.", HEX + r"{24}\." + HEX + r"{32}\." + HEX + "{32}"),
+    token("one-password-secret-key", "A3-", UPPER + "{6}-(?:[A-Z0-9]{11}|[A-Z0-9]{6}-[A-Z0-9]{5})(?:-[A-Z0-9]{5}){3}"),
+    token("one-password-service-token", "ops_eyJ", BASE64 + "{250,1000}={0,3}"),
+    token("age-key", "AGE-SECRET-KEY-1", "[AC-HJ-NP-Z02-9]{58}"),
+    token("openshift-token", "sha256~", BASE64_URL + "{43}", min_entropy=3.5),
+    token(
+        "sidekiq-url",
+        "gems.contribsys.com enterprise.contribsys.com",
+        "",
+        before=HEX + "{8}:" + HEX + "{8}@",
+        num_before=18,
+    ),
+    token(
+        "private-key",
+        "-----BEGIN",
+        r"[ A-Z0-9_-]{0,60}PRIVATE KEY(?: BLOCK)?-----(?:\\n|\\r|[\"'+,`\s]){0,60}"
+        r"(?:(?:Proc-Type|DEK-Info|Version|Comment): [\w ,.():/@-]{1,80}(?:\\n|\\r|[\"'+,`\s]){1,60}){0,4}"
+        r"[A-Za-z0-9+/=]{24,900}",
+    ),
+    token(
+        "putty-key",
+        "PuTTY-User-Key-File-",
+        r"[23]: [\s\S]{20,800}Private-Lines: [0-9]{1,3}\s{1,3}[A-Za-z0-9+/=]{32,80}",
+    ),
+    token(
+        "jwt",
+        "ey",
+        ALNUM + r"{17,900}\.ey[A-Za-z0-9/\\_-]{17,900}\.(?:[A-Za-z0-9/\\_-]{10,900}={0,2})?",
+        min_entropy=4.0,
+        is_redacted=True,
+    ),
+)
