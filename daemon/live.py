@@ -88,6 +88,12 @@ class Live:
                 failures_in_a_row=self.num_failures,
             )
 
+    def goes_on(self) -> None:
+        """The open run waits no more, neither for the operator nor for its device."""
+        with self._lock:
+            if self.decision is not None and self.decision[0] == "wait":
+                self.decision = None
+
     def follows(self, run: Run) -> None:
         """Follow the open run."""
         with self._lock:

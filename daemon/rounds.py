@@ -80,6 +80,7 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
     if device_lease is None:
         wait(led, "device_busy", {"device": ctx.device.name})
         return False
+    ctx.live.goes_on()
     try:
         # Counted only once a child will start, and taken back when it stops in good order.
         started = _move(led, run, to=run.state, attempt=run.attempt + 1)

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, make_url
 
 from schema.database import create_engine, upgrade
-from schema.embedded import open_server
-from tests.processes import Service, end_processes_of
+from schema.embedded import open_server, stop_server
+from tests.processes import Service, end_processes_of, store_rows
 
 _TEMPLATE = "codelupe_template"
 _numbers = itertools.count(1)
@@ -66,6 +67,25 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine = create_engine(database_url, application_name="tests")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def _home_with_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("rows") / "home"
+    home.mkdir()
+    with open_server(home, options={"fsync": "off"}, grace_s=30.0) as server:
+        engine = create_engine(server.url, application_name="tests")
+        upgrade(engine)
+        engine.dispose()
+        store_rows(server.url)
+    stop_server(home)
+    return home
+
+
+@pytest.fixture
+def home_with_rows(_home_with_rows: Path, tmp_path: Path) -> Path:
+    """A home whose PostgreSQL, stopped, holds rows for one run (`store_rows`)."""
+    return shutil.copytree(_home_with_rows, tmp_path / "home")
 
 
 @pytest.fixture

@@ -92,6 +92,7 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
     if (checkpoint := find_checkpoint(job_dir / "checkpoints")) is not None:
         step, weights = json.loads((checkpoint / "state.json").read_text())
         child.emit("note", note="resumed", message=f"from {checkpoint.name}")
+        sys.stderr.write(f"resumed from {checkpoint.name}\n")
     child.phase("train")
     while step < total:
         if child.stop_requested():

@@ -1,7 +1,6 @@
 """SIGTERM and Ctrl-C at any moment: everything ends in order, and the next start goes on as if nothing had been."""
 
 import json
-import shutil
 import signal
 import time
 
@@ -10,8 +9,6 @@ import sqlalchemy as sa
 
 from daemon.job import STOPPED
 from daemon.paths import LinePaths
-from schema.embedded import open_server
-from schema.database import create_engine, upgrade
 from tests.processes import (
     Service,
     make_source,
@@ -25,28 +22,6 @@ from tests.processes import (
 # The promise for `tiny`.
 GONE_WITHIN_S = 10
 ADAPTER = "adapter_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def kept_home(tmp_path_factory):
-    """A home with a stopped PostgreSQL that holds rows for one run."""
-    home = tmp_path_factory.mktemp("kept") / "home"
-    home.mkdir()
-    with open_server(home, options={"fsync": "off"}, grace_s=0.0) as server:
-        engine = create_engine(server.url, application_name="tests")
-        upgrade(engine)
-        engine.dispose()
-        store_rows(server.url)
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return home
-
-
-@pytest.fixture
-def home(kept_home, tmp_path):
-    """A copy of that home."""
-    return shutil.copytree(kept_home, tmp_path / "home")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +110,8 @@ def test_a_stop_in_the_middle_of_a_publication_lets_it_end(start, database_url, 
     assert (version / ".." / ".." / "current" / ADAPTER).exists()
 
 
-def test_up_stops_trainer_then_ingest_then_postgresql(start, home, tmp_path, undisturbed):
+def test_up_stops_trainer_then_ingest_then_postgresql(start, home_with_rows, tmp_path, undisturbed):
+    home = home_with_rows
     steer(home, hold_step=8)
     service = start("up", str(make_source(tmp_path / "project", 1)))
     is_in(service, "train")
@@ -155,7 +131,8 @@ def test_up_stops_trainer_then_ingest_then_postgresql(start, home, tmp_path, und
     assert weights(home) == undisturbed
 
 
-def test_up_stopped_in_the_middle_of_a_source_gives_it_back_and_goes_on_with_it(start, home, tmp_path):
+def test_up_stopped_in_the_middle_of_a_source_gives_it_back_and_goes_on_with_it(start, home_with_rows, tmp_path):
+    home = home_with_rows
     source = make_source(tmp_path / "project", 60)
     service = start("up", str(source), threshold_rows=1000)
     service.wait_until("a clone", lambda: service.children().get("clone"))
