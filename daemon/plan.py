@@ -11,7 +11,7 @@ from daemon.shapes import Shape
 MIN_EVALUATIONS = 8
 # Where nothing was measured: characters of code per token, characters of a source file, tokens of the two frames.
 CHARS_PER_TOKEN, CHARS_PER_ROW = 3.2, 6000
-_CHAT_TOKENS, _FIM_TOKENS = 56, 5
+_CHAT_TOKENS, _FIM_TOKENS = 56, 4
 # Samples fill 0.91 of sequences of 256 tokens, and 0.99 of long ones (measured on Python's standard library).
 _SHORT_SEQUENCE, _SHORT_DENSITY, _DENSITY = 1024, 0.91, 0.98
 # Operations per second where no run was measured: half of the dense bf16 peak of a card of that size; two cores.

@@ -61,7 +61,7 @@ class Frames:
         Raises:
             NoRoom: fewer than MIN_ROOM.
         """
-        framed = 4 if fim else len(self._head) + self.num_request(language) + len(self._tail)
+        framed = 3 if fim else len(self._head) + self.num_request(language) + len(self._tail)
         room = sequence_tokens - framed - 1
         if room < MIN_ROOM:
             raise NoRoom(

@@ -10,7 +10,7 @@ import pytest
 
 from daemon.config import SampleSettings
 from daemon.samples import Frames, NoRoom, build_all, build_samples, evaluation_samples, load_tokenizer, plain_samples
-from daemon.samples.tokens import special_id
+from daemon.samples.tokens import encode_texts, special_id
 from sourcecode.languages import LANGUAGES
 from sourcecode.syntax import cut_points, holes
 from tests.daemon.code_items import PYTHON, SOURCES, code_tokenizer, make_item, qwen_like_json
@@ -316,3 +316,16 @@ def test_a_prompt_is_the_one_that_was_trained():
 
     assert prompt.tolist() == sample.input_ids[: sample.prompt_tokens].tolist()
     assert special_id(code_tokenizer(), END_OF_TURN) == sample.input_ids[-1]
+
+
+@pytest.mark.parametrize("language", ["python", "typescript"])
+def test_a_frame_and_the_room_that_it_leaves_fill_a_sequence_to_the_token(language):
+    frames = Frames(code_tokenizer())
+    none = np.array([], np.uint32)
+    request = encode_texts(frames.tokenizer, [frames.request(language)])[0]
+
+    hole = len(frames.fim_prompt(none, none)) + len(frames.fim_end())
+    turn = len(frames.continuation_prompt(request)) + len(frames.continuation_end())
+
+    assert frames.room(language, 512, fim=True) == 512 - hole
+    assert frames.room(language, 512, fim=False) == 512 - turn
