@@ -12,8 +12,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from daemon.child import Supervised
 from daemon.clock import JumpWatch, start_clock
 from daemon.config import DaemonSettings
+from daemon.context import Led
 from daemon.leadership import Leadership
 from daemon.loop import ExitCode, Loop
 from daemon.status import Reporter
@@ -175,6 +177,42 @@ def test_health_answers_from_memory_while_the_database_stalls(proxy, loop, ctx, 
         stalled.join()
         server.close()
     assert ctx.live.decision == ("train", "threshold_reached")
+
+
+def test_a_child_goes_on_and_obeys_a_stop_while_the_database_stalls(proxy, loop, ctx, rows, monkeypatch):
+    monkeypatch.setattr("daemon.child._STALLED_S", 0.0)
+    rows()
+    assert loop.step()
+    assert loop.step()
+    run = ctx.live.run
+    led = Led(ctx, ctx.leadership.take(ctx.line_lease_name), run.line_id)
+    child = Supervised(led, run, ctx.leadership.take(ctx.device.lease))
+    proxy.stall()
+    orders = []
+
+    def supervise():
+        orders.extend([child.obey(), child.obey()])
+        ctx.stop.set()
+        orders.append(child.obey())
+
+    supervisor = threading.Thread(target=supervise, daemon=True)
+    supervisor.start()
+    supervisor.join(timeout=10)
+
+    assert orders == ["go_on", "go_on", "stop"]
+    assert ctx.live.database_error == "no answer for 0 s"
+    proxy.come_back()
+    wait_for(lambda: ctx.live.database_error is None)
+
+
+def test_a_start_that_takes_hours_is_no_stuck_loop(ctx):
+    reporter = Reporter(ctx, _Settings(ctx.settings), _started=time.monotonic() - 7200)
+    ctx.live.database_away("connection refused")
+
+    health = reporter.health()
+
+    assert (health["status"], health["details"]) == ("degraded", {"database": "connection refused"})
+    assert reporter.ready() == (False, ["database_away", "starting"])
 
 
 class _Settings:
