@@ -30,8 +30,8 @@ CAUSED_BY_DATA = ("nan", "loss_spike", "data", "exception")
 
 @pytest.fixture
 def settings(settings):
-    changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1, "back_off_s": 300}
-    return settings.model_copy(update=changes)
+    changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
+    return settings.model_copy(update=changes | {"back_off_s": 300, "bootstrap_rounds": 200})
 
 
 @pytest.fixture

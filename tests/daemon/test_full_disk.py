@@ -19,7 +19,7 @@ from tests.daemon.fake_child import FakeChild, loop_of
 @pytest.fixture
 def settings(settings):
     changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
-    return settings.model_copy(update=changes)
+    return settings.model_copy(update=changes | {"bootstrap_rounds": 200})
 
 
 @pytest.fixture
