@@ -18,7 +18,7 @@ WORDS = {
     "pyproject.toml": "dependencies, import rule, settings of the tools",
     "constraints.txt": "every package pinned; torch is the CPU build",
     ".ci/": "what every change must pass: Debian packages, then both test commands",
-    "docs/": "measurements, metrics, runbook; the generator of this page",
+    "docs/": "measurements, metrics, runbook, faults; the generator of this page",
     "monitoring/alerts.yml": "Prometheus' alert rules; docs/runbook.md has a section for each",
     "monitoring/prometheus.yml": "what Prometheus scrapes",
     "monitoring/static/": "style and icon of the page at /",

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def codelupe(tmp_path):
-    """Run a command of the front door on an empty home; return exit status and standard error."""
+    """Run a command of the front door on an empty home; return exit status and words, errors first."""
 
     def run(*words, **variables):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODELUPE_")}
@@ -22,7 +22,7 @@ def codelupe(tmp_path):
         command = [sys.executable, "-m", "codelupe", *words]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
         assert "Traceback" not in done.stderr
-        return done.returncode, done.stderr
+        return done.returncode, done.stderr + done.stdout
 
     return run
 
@@ -88,3 +88,22 @@ def test_failpoints_are_refused_outside_the_tests_profile(codelupe):
 
     assert status == 2
     assert "CODELUPE_FAILPOINTS" in words
+
+
+def test_a_plan_that_cannot_work_exits_with_1_and_says_what_would(codelupe):
+    """A model too large for the card, and nothing ingested to judge it on."""
+    model = "Qwen/Qwen2.5-Coder-14B-Instruct"
+
+    status, words = codelupe("plan", "--json", CODELUPE_PROFILE="gpu-16gb", CODELUPE_BASE_MODEL=model)
+
+    assert status == 1
+    assert "0 held-out test units, 8 are needed" in words
+    assert "set CODELUPE_MICRO_BATCH=1" in words
+
+
+def test_a_home_on_a_file_system_that_takes_no_file_is_named(codelupe):
+    status, words = codelupe("up", CODELUPE_HOME="/proc/codelupe")
+
+    assert status == 2
+    assert "/proc/codelupe" in words
+    assert "CODELUPE_HOME" in words
