@@ -27,6 +27,8 @@ NUM_OLD_FILES: Final = 5
 # counter here.
 _QUIET: Final = {"alembic": logging.WARNING, "apscheduler": logging.ERROR}
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "event"}
+# What a terminal would obey: a server, a file name or git may have put it into our words.
+_CONTROLS: Final = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069]")
 _NO_IDS: Mapping[str, Any] = MappingProxyType({})
 _ids: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar("log_ids", default=_NO_IDS)
 
@@ -96,7 +98,7 @@ class LineFormatter(logging.Formatter):
         text = f"{time} {level}{record.getMessage()}" + (f"  [{ids}]" if ids else "")
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        return redact(text)
+        return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), redact(text))
 
 
 class ConsoleHandler(logging.Handler):

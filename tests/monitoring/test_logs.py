@@ -128,6 +128,13 @@ def test_a_terminal_gets_one_readable_line_with_the_ids():
     assert "{" not in text
 
 
+def test_what_a_terminal_would_obey_is_shown_instead():
+    terminal = Terminal()
+    setup_logging(stream=terminal)
+    log.info("remote: \x1b]0;owned\x07 \u202e %s", "a\x9b31mb", extra={"source": "x\ry"})
+    assert r"remote: \x1b]0;owned\x07 \u202e a\x9b31mb  [source=x\ry]" in terminal.getvalue()
+
+
 def test_a_warning_of_python_is_a_log_line(stream):
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from daemon.supervise import _environment as trainer_environment
+from ingest.box import make_environment
 from schema import failpoints
 from schema.failpoints import ENVIRONMENT_VARIABLE, NAMES, FailpointHit, FailpointsRefused, arm, hit
 
@@ -27,6 +29,21 @@ def arm_with(text, profile="tiny"):
 def test_nothing_happens_unarmed():
     arm({}, "gpu-32gb")
     assert [hit(name) for name in NAMES] == [None] * len(NAMES)
+
+
+def test_a_place_that_is_passed_calls_nothing():
+    """Not even the environment is asked: what is not armed costs a look into an empty dict."""
+    called = []
+
+    def note(frame, event, function):
+        if event in ("call", "c_call"):
+            called.append(frame.f_code.co_name if event == "call" else function.__name__)
+
+    arm({}, "tiny")
+    sys.setprofile(note)
+    hit(NAME)
+    sys.setprofile(None)
+    assert called == ["hit", "setprofile"]
 
 
 def test_an_armed_failpoint_raises_once_and_others_pass():
@@ -78,3 +95,14 @@ def test_every_place_in_the_code_is_in_the_list():
         for path in (ROOT / package).rglob("*.py"):
             places |= set(re.findall(r"""\bhit\(["']([^"']+)["']\)""", path.read_text()))
     assert places <= NAMES, f"not in {failpoints.__name__}.NAMES: {places - NAMES}"
+
+
+def test_the_children_are_handed_what_the_parent_was_armed_with_or_nothing(monkeypatch, tmp_path):
+    """The trainer arms it again; the reader of hostile sources gets none of our variables."""
+    monkeypatch.setenv("CODELUPE_DATABASE_URL", "postgresql://user:hidden@host/db")
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, f"{NAME}=kill")
+    ours = [name for name in trainer_environment() if name.startswith("CODELUPE_")]
+    assert ours == [ENVIRONMENT_VARIABLE]
+    assert [name for name in make_environment("/srv/tool", tmp_path) if name.startswith("CODELUPE_")] == []
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE)
+    assert not [name for name in trainer_environment() if name.startswith("CODELUPE_")]
