@@ -221,6 +221,7 @@ def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:
         yield f"refused: {report['reason']} ({show_text(report['detail'])})"
         return
     yield f"accepted, score {report['score']:.1f} of 100"
+    yield from (f"  redacted: {place}" for place in report["redactions"])
     for name, value in report["components"].items():
         details = ", ".join(f"{key} {value}" for key, value in report["details"][name].items())
         yield f"  {name:<{_COMPONENT_WIDTH}}{value:5.1f}  {details}"

@@ -25,6 +25,13 @@ class Judgement:
     text: str | None = None
     num_chars: int = 0
     num_lines: int = 0
+    redacted: dict[str, int] = field(default_factory=dict)
+    redactions: tuple[str, ...] = ()
+
+    def to_score_detail(self) -> dict[str, Any]:
+        """Return what is stored of how the score came about, and of how often something private was replaced."""
+        redacted = {"redacted": self.redacted} if self.redacted else {}
+        return {"components": self.components, "details": self.details, **redacted}
 
     def to_json(self) -> dict[str, Any]:
         """Return the report of `codelupe ingest explain --json`, without the text."""
@@ -40,6 +47,8 @@ class Judgement:
             "licence": self.licence,
             "num_chars": self.num_chars,
             "num_lines": self.num_lines,
+            "redacted": self.redacted,
+            "redactions": list(self.redactions),
             "scorer_version": SCORER_VERSION,
         }
 
@@ -68,4 +77,6 @@ def judge_file(path: str, data: bytes, limits: Limits, *, is_executable: bool, l
         text=verdict.text,
         num_chars=len(verdict.text),
         num_lines=verdict.text.count("\n") + (not verdict.text.endswith("\n")),
+        redacted=verdict.redacted,
+        redactions=verdict.redactions,
     )

@@ -103,7 +103,7 @@ class Visit:
                     language=judgement.language,
                     text=judgement.text,
                     score=judgement.score,
-                    detail={"components": judgement.components, "details": judgement.details},
+                    detail=judgement.to_score_detail(),
                     scorer_version=SCORER_VERSION,
                     licence=judgement.licence,
                     bands=bands,

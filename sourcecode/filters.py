@@ -1,7 +1,7 @@
 """Is a file fit to learn from? One reason for each way it is not; path rules first, then the cheap, then the dear."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tree_sitter import Tree
 
@@ -9,8 +9,8 @@ from sourcecode.generated import find_generator_mark
 from sourcecode.languages import detect_language
 from sourcecode.limits import Limits
 from sourcecode.paths import judge_path
-from sourcecode.secrets import describe, find_secrets
-from sourcecode.syntax import measure_errors, parse
+from sourcecode.redaction import redact
+from sourcecode.syntax import measure_errors
 
 # Every reason that judge gives, in the order in which they are looked at.
 REASONS = (
@@ -48,12 +48,17 @@ class Verdict:
     language: str | None = None
     text: str | None = None
     tree: Tree | None = None
+    redacted: dict[str, int] = field(default_factory=dict)
+    """How many e-mail addresses, IP addresses, keys and passwords of the text were replaced, by kind."""
+    redactions: tuple[str, ...] = ()
+    """Rule, line and hash prefix of each."""
 
 
 def judge(path: str, data: bytes, limits: Limits, *, is_executable: bool = True) -> Verdict:
     """Judge a file by its path (parts separated by `/`), its bytes and, where it has no extension, its mode.
 
-    The text of an accepted file is its UTF-8 without a byte order mark, its lines ended by newlines alone.
+    The text of an accepted file is its UTF-8 without a byte order mark, its lines ended by newlines alone, with
+    placeholders for what is private in it.
     """
     language = detect_language(path, data)
     refusal = judge_path(path, limits, is_executable=is_executable) or _judge_language(language, limits)
@@ -91,13 +96,23 @@ def _judge_text(language: str, text: str, limits: Limits) -> Verdict:
     refusal = _judge_lines(text, limits) or _judge_marks(text)
     if refusal:
         return _refuse(refusal, language)
-    tree = parse(language, text)
+    redaction = redact(language, text)
+    if isinstance(redaction, str):
+        return _refuse(("secret", redaction), language)
+    tree = redaction.tree
     if isinstance(tree, str):
         return _refuse((tree, "the syntax tree could not be made"), language)
-    error_share = measure_errors(tree) / len(text.encode())
+    error_share = measure_errors(tree) / len(redaction.text.encode())
     if error_share > limits.max_error_share:
         return _refuse(("syntax", f"{error_share:.0%} of the bytes are in syntax errors"), language)
-    return Verdict(accepted=True, language=language, text=text, tree=tree)
+    return Verdict(
+        accepted=True,
+        language=language,
+        text=redaction.text,
+        tree=tree,
+        redacted=redaction.counts,
+        redactions=redaction.places,
+    )
 
 
 def _judge_lines(text: str, limits: Limits) -> tuple[str, str] | None:
@@ -117,9 +132,6 @@ def _judge_marks(text: str) -> tuple[str, str] | None:
         return "generated", "has a source map"
     if found := _BIDI.search(text):
         return "bidi", f"U+{ord(found[0]):04X} at character {found.start()}"
-    data = text.encode()
-    if drops := [secret for secret in find_secrets(data) if secret.placeholder is None]:
-        return "secret", describe(data, drops[0])
     return None
 
 

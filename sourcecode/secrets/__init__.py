@@ -8,3 +8,4 @@ from sourcecode.secrets.scan import Secret as Secret
 from sourcecode.secrets.scan import describe as describe
 from sourcecode.secrets.scan import digest as digest
 from sourcecode.secrets.scan import find_secrets as find_secrets
+from sourcecode.secrets.scan import keep_apart as keep_apart

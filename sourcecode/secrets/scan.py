@@ -7,7 +7,7 @@ text with more such places than `MAX_PLACES` is not looked at further, as no cod
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import re2
@@ -55,14 +55,19 @@ class Secret:
 
 
 def find_secrets(data: bytes) -> list[Secret]:
-    """Return the secrets of a text in UTF-8, in its order; of two that overlap the one that drops, then the first."""
-    found = [*_find_tokens(data), *_find_assigned(data)]
-    found.sort(key=lambda secret: (secret.placeholder is not None, secret.start))
+    """Return the secrets of a text in UTF-8, in its order."""
+    return keep_apart([*_find_tokens(data), *_find_assigned(data)])
+
+
+def keep_apart(found: Iterable[Secret]) -> list[Secret]:
+    """Return them in the order of the text; of those that overlap the one that drops the file, then the first."""
     kept: list[Secret] = []
-    for secret in found:
-        if all(secret.end <= other.start or other.end <= secret.start for other in kept):
+    for secret in sorted(found, key=lambda secret: (secret.start, secret.placeholder is not None)):
+        if not kept or kept[-1].end <= secret.start:
             kept.append(secret)
-    return sorted(kept, key=lambda secret: secret.start)
+        elif secret.placeholder is None and kept[-1].placeholder is not None:
+            kept[-1] = secret
+    return kept
 
 
 def describe(data: bytes, secret: Secret) -> str:
