@@ -29,7 +29,7 @@ _CREDENTIALS = [
         1.0,
         "passw PASSW secret SECRET api_key apikey apiKey API_KEY APIKEY auth_token AUTH_TOKEN authToken access_key",
         rb"(?i:passw(?:or)?d|secret|api_?key|auth_?token|access_?key)\w{0,20}[\"']?\s{0,3}(?::=|[:=])\s{0,3}[\"']"
-        rb"(?!test|example|changeme|none|true|false|\*)[^\"'\s<>{}$%]{6,80}[\"']",
+        rb"(?:(?!test|example|changeme|none|true|false|\*)[^\"'\s<>{}$%]{6,80}|<(?:PASSWORD|KEY)>)[\"']",
     ),
 ]
 _JAVASCRIPT = [
