@@ -177,14 +177,15 @@ def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
 def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[str], None]) -> bool:
     """Do `step`, again from its beginning after each outage, with back-off; return whether it was done before `stop`.
 
-    `away` is told each time what is wrong, in words.
+    A lock that another start holds for long, while it back-fills a line, passes like an outage. `away` is told each
+    time what is wrong, in words.
     """
     began, wait_s = time.monotonic(), _FIRST_WAIT_S
     while not stop.is_set():
         try:
             step()
         except Exception as error:
-            if not is_outage(error):
+            if not (is_outage(error) or _is_locked_out(error)):
                 raise
             words = describe_outage(error)
         else:
@@ -200,6 +201,10 @@ def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[
         stop.wait(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
     return False
+
+
+def _is_locked_out(error: Exception) -> bool:
+    return isinstance(error, sa.exc.DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
 
 def fetch_now(conn: sa.Connection) -> dt.datetime:

@@ -1,8 +1,12 @@
+import socket
+import struct
+import threading
+
 import psycopg
 import pytest
 import sqlalchemy as sa
 
-from schema.database import DatabaseUnavailable, create_engine, is_outage, wait_for
+from schema.database import DatabaseRefused, DatabaseUnavailable, create_engine, is_outage, outlast, reach, wait_for
 
 
 def test_a_connection_has_the_settings_asked_for(database_url):
@@ -78,3 +82,93 @@ def test_a_pool_without_a_free_connection_passes_like_an_outage(database_url):
     engine.dispose()
 
     assert is_outage(refused.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [psycopg.OperationalError("refused"), psycopg.errors.LockNotAvailable("lock timeout")],
+    ids=["away", "locked"],
+)
+def test_a_start_is_done_again_until_the_database_lets_it(error):
+    fails, told = [sa.exc.DBAPIError("SELECT 1", {}, error)], []
+
+    def step():
+        if fails:
+            raise fails.pop()
+
+    assert outlast(step, stop=threading.Event(), away=told.append)
+    assert told == [str(error)]
+
+
+def test_a_start_that_is_asked_to_stop_is_not_done_again():
+    stop, told = threading.Event(), []
+
+    def step():
+        stop.set()
+        raise DatabaseUnavailable("refused")
+
+    assert not outlast(step, stop=stop, away=told.append)
+    assert told == ["refused"]
+
+
+def test_an_error_of_a_start_that_is_no_outage_is_raised():
+    def step():
+        raise ValueError("wrong")
+
+    with pytest.raises(ValueError, match="wrong"):
+        outlast(step, stop=threading.Event(), away=print)
+
+
+def test_a_server_that_lets_nobody_in_is_told_from_one_that_is_away(database_url):
+    url = sa.make_url(database_url).set(database="nowhere", password="hidden")
+    engine = create_engine(url.render_as_string(hide_password=False), application_name="tests")
+    with pytest.raises(DatabaseRefused, match="correct CODELUPE_DATABASE_URL") as refused:
+        reach(engine)
+    engine.dispose()
+    assert "hidden" not in str(refused.value)
+    assert not is_outage(refused.value)
+
+
+@pytest.fixture
+def refusing_server():
+    """Call it with what a PostgreSQL answers to whoever connects, for its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads = []
+
+    def start(code, words):
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                fields = f"SFATAL\0VFATAL\0C{code}\0M{words}\0\0".encode()
+                connection.sendall(b"E" + struct.pack("!i", 4 + len(fields)) + fields)
+
+        threads.append(threading.Thread(target=answer))
+        threads[0].start()
+        return f"postgresql://alice:hidden@127.0.0.1:{listener.getsockname()[1]}/codelupe?sslmode=disable"
+
+    yield start
+    for thread in threads:
+        thread.join()
+    listener.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "is_final"),
+    [
+        ("28P01", 'password authentication failed for user "alice"', True),
+        ("28000", 'no pg_hba.conf entry for host "10.0.0.1", user "alice", database "codelupe", no encryption', True),
+        ("28000", 'role "alice" does not exist', True),
+        ("3D000", 'database "codelupe" does not exist', True),
+        ("57P03", "the database system is starting up", False),
+        ("57P03", "the database system is in recovery mode", False),
+        ("53300", "sorry, too many clients already", False),
+    ],
+)
+def test_what_a_server_says_to_who_connects_is_an_outage_or_final(code, words, is_final, refusing_server):
+    engine = create_engine(refusing_server(code, words), application_name="tests")
+    with pytest.raises((DatabaseRefused, sa.exc.OperationalError), match="FATAL") as caught:
+        reach(engine)
+    engine.dispose()
+    assert isinstance(caught.value, DatabaseRefused) == is_final
+    assert is_outage(caught.value) != is_final
