@@ -7,7 +7,7 @@ consumed and that left. The bands of every file are in its own row.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -17,20 +17,39 @@ MAX_PER_BAND = 32
 MAX_CANDIDATES = 16
 _ROWS_PER_BAND = 8
 
+_FETCH_MARK = sa.text("SELECT coalesce(max(placed_in), 0) FROM processed_files")
+_BY_BANDS = """
+    SELECT s.ordinal, near.file_id, count(*) AS num_shared
+    FROM (
+        SELECT s.ordinal, own.band, own.hash
+        FROM staged_files s CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
+        ORDER BY own.band, own.hash
+    ) s
+    CROSS JOIN LATERAL (
+        SELECT b.file_id FROM near_dup_bands b
+        WHERE b.band = s.band AND b.hash = s.hash
+        ORDER BY b.band DESC, b.hash DESC, b.file_id DESC LIMIT :max_per_band
+    ) near
+    GROUP BY s.ordinal, near.file_id
+"""
+# What was found before the lock may have left, and what was placed since is in no earlier answer.
+_KNOWN_AND_NEW = """
+    SELECT * FROM unnest(CAST(:ordinals AS bigint[]), CAST(:ids AS bigint[]), CAST(:nums_shared AS bigint[]))
+        AS known (ordinal, file_id, num_shared)
+    UNION
+    SELECT s.ordinal, f.id, count(*)
+    FROM processed_files f
+    CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS theirs (hash, band)
+    JOIN (
+        SELECT s.ordinal, own.band, own.hash
+        FROM staged_files s CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
+    ) s ON s.band = theirs.band AND s.hash = theirs.hash
+    WHERE f.placed_in > :mark AND f.excluded_reason IS NULL
+    GROUP BY s.ordinal, f.id
+"""
 # A past version of the same path is no candidate. Kept ones come first: the others matter to held-out newcomers alone.
-_FIND_CANDIDATES = sa.text(
-    """
-    WITH found AS (
-        SELECT s.ordinal, near.file_id, count(*) AS num_shared
-        FROM staged_files s
-        CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
-        CROSS JOIN LATERAL (
-            SELECT b.file_id FROM near_dup_bands b
-            WHERE b.band = own.band AND b.hash = own.hash
-            ORDER BY b.band DESC, b.hash DESC, b.file_id DESC LIMIT :max_per_band
-        ) near
-        GROUP BY s.ordinal, near.file_id
-    ), ranked AS (
+_RANK = """
+    WITH found AS ({found}), ranked AS (
         SELECT s.ordinal, f.id, f.split, f.quality_score, f.excluded_reason IS NULL AS is_kept, found.num_shared,
             row_number() OVER (
                 PARTITION BY s.ordinal ORDER BY f.excluded_reason IS NOT NULL, found.num_shared DESC, f.id
@@ -45,16 +64,19 @@ _FIND_CANDIDATES = sa.text(
         ), r.num_shared
     FROM ranked r WHERE r.place <= :max_candidates
     ORDER BY r.ordinal, r.place
-    """
-)
+"""
+_LOOK = sa.text(_RANK.format(found=_BY_BANDS))
+_LOOK_AGAIN = sa.text(_RANK.format(found=_KNOWN_AND_NEW))
 _FETCH_CONTENT = sa.text("SELECT content FROM processed_files WHERE id = :id")
 _ADD_BANDS = sa.text(
     """
     INSERT INTO near_dup_bands (band, hash, file_id)
     SELECT own.band, own.hash, f.id
     FROM processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
-    WHERE f.id = ANY(:ids) AND f.excluded_reason IS NULL
-    ON CONFLICT DO NOTHING
+    WHERE f.id = ANY(:ids) AND f.excluded_reason IS NULL AND NOT EXISTS (
+        SELECT FROM near_dup_bands b WHERE b.band = 1 AND b.hash = f.bands[1] AND b.file_id = f.id
+    )
+    ORDER BY own.band, own.hash
     """
 )
 _DROP_BANDS = sa.text(
@@ -108,23 +130,42 @@ class Neighbourhood:
     """
 
     def __init__(self, conn: sa.Connection, repository_id: int, files: Sequence[Banded], rule: NearRule | None) -> None:
-        if rule is None and any(file.bands for file in files):
+        self._has_bands = any(file.bands for file in files)
+        if rule is None and self._has_bands:
             raise ValueError("files with bands need a rule to compare them by")
         self._conn, self._repository_id, self._files, self._rule = conn, repository_id, files, rule
         self._similarities: dict[tuple[int, int], float] = {}
-        self._stored: Mapping[int, list[Candidate]] = {}
+        self._stored: dict[int, list[Candidate]] = {}
+        self._mark = 0
 
     def look(self) -> bool:
-        """Look the stored candidates up anew; return whether anything may be near anything."""
-        if not any(file.bands for file in self._files):
+        """Look the stored candidates up before the lock; return whether anything may be near anything."""
+        if not self._has_bands:
             return False
-        values = {"repository_id": self._repository_id, "max_per_band": MAX_PER_BAND, "max_candidates": MAX_CANDIDATES}
-        found: dict[int, list[Candidate]] = defaultdict(list)
-        for ordinal, *candidate in self._conn.execute(_FIND_CANDIDATES, values):
-            found[ordinal].append(Candidate(*candidate))
-        self._stored = found
+        self._mark = self._conn.execute(_FETCH_MARK).scalar_one()
+        self._stored = self._fetch(_LOOK, {"max_per_band": MAX_PER_BAND})
         shared = Counter(key for file in self._files for key in enumerate(file.bands))
-        return bool(found) or any(num > 1 for num in shared.values())
+        return bool(self._stored) or any(num > 1 for num in shared.values())
+
+    def look_again(self) -> None:
+        """Bring the candidates up to date under the lock: only what was placed since is compared."""
+        if not self._has_bands:
+            return
+        known = [(ordinal, one.id, one.num_shared) for ordinal, found in self._stored.items() for one in found]
+        values = {
+            "ordinals": [ordinal for ordinal, _, _ in known],
+            "ids": [file_id for _, file_id, _ in known],
+            "nums_shared": [num for _, _, num in known],
+            "mark": self._mark,
+        }
+        self._stored = self._fetch(_LOOK_AGAIN, values)
+
+    def _fetch(self, query: sa.TextClause, values: dict[str, Any]) -> dict[int, list[Candidate]]:
+        values |= {"repository_id": self._repository_id, "max_candidates": MAX_CANDIDATES}
+        found: dict[int, list[Candidate]] = defaultdict(list)
+        for ordinal, *candidate in self._conn.execute(query, values):
+            found[ordinal].append(Candidate(*candidate))
+        return found
 
     def fetch_stored(self, ordinal: int) -> Sequence[Candidate]:
         """Return the stored candidates of a staged file, the likeliest first."""

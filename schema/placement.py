@@ -80,11 +80,13 @@ _INSERT = sa.text(
     INSERT INTO processed_files AS f (
         repository_id, file_path, commit, blob_oid, language, content, content_sha256, num_chars, num_lines,
         quality_score, score_detail, scorer_version, licence, owner, bands, bands_version,
-        unit, split, excluded_reason, near_dup_of, near_dup_similarity
+        unit, split, excluded_reason, near_dup_of, near_dup_similarity,
+        placed_in
     )
     SELECT :repository_id, s.file_path, s.commit, s.blob_oid, s.language, s.content, s.content_sha256, s.num_chars,
         s.num_lines, s.quality_score, s.score_detail, s.scorer_version, s.licence, s.owner, s.bands, s.bands_version,
-        p.unit, p.split, p.reason, p.of_id, p.similarity
+        p.unit, p.split, p.reason, p.of_id, p.similarity,
+        (SELECT coalesce(max(placed_in), 0) + 1 FROM processed_files)
     FROM unnest(
         CAST(:ordinals AS bigint[]), CAST(:units AS text[]), CAST(:splits AS text[]), CAST(:reasons AS text[]),
         CAST(:of_ids AS bigint[]), CAST(:similarities AS double precision[])
@@ -94,7 +96,8 @@ _INSERT = sa.text(
     ON CONFLICT (repository_id, file_path, blob_oid) DO UPDATE
         SET commit = excluded.commit, content = excluded.content, bands = excluded.bands,
             bands_version = excluded.bands_version, excluded_reason = excluded.excluded_reason,
-            near_dup_of = excluded.near_dup_of, near_dup_similarity = excluded.near_dup_similarity
+            near_dup_of = excluded.near_dup_of, near_dup_similarity = excluded.near_dup_similarity,
+            placed_in = excluded.placed_in
     RETURNING f.id, f.file_path
     """
 )
@@ -116,7 +119,7 @@ def place(
     conn: sa.Connection, repository_id: int, neighbourhood: Neighbourhood
 ) -> tuple[list[tuple[int, str | None]], list[int]]:
     """Store the newcomers; return each one's id and reason of exclusion, and the ids of those that gave way."""
-    neighbourhood.look()
+    neighbourhood.look_again()
     choice = _choose(conn, _find_newcomers(conn, repository_id), neighbourhood)
     placements = choice.placements
     # What is kept goes first: the others refer to it.

@@ -63,6 +63,7 @@ _PROMOTE_ONE = sa.text(
     )
     UPDATE processed_files f
     SET near_dup_of = nullif(heir.id, f.id), near_dup_similarity = NULL,
+        placed_in = (SELECT coalesce(max(placed_in), 0) + 1 FROM processed_files),
         excluded_reason = CASE
             WHEN f.id = heir.id THEN NULL
             WHEN (SELECT d.excluded_reason FROM processed_files d WHERE d.id = heir.id) = 'duplicate'

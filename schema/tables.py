@@ -130,6 +130,8 @@ class ProcessedFile(Base):
     near_dup_similarity: Mapped[float | None]  # to near_dup_of (Jaccard); not of exact copies
     bands: Mapped[list[int] | None] = mapped_column(sa.ARRAY(sa.BigInteger))  # MinHash; none for very short files
     bands_version: Mapped[int | None]  # of the way in which they were made; NULL: not made yet
+    # Number of the placement under the ingest lock that decided this row: what came later has a higher one.
+    placed_in: Mapped[int | None]
     # duplicate | near_duplicate | near_held_out | near_trained | superseded | vanished | …: keeps it from being claimed
     excluded_reason: Mapped[str | None]
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
@@ -139,6 +141,8 @@ class ProcessedFile(Base):
         sa.CheckConstraint(_one_of("split", SPLITS), name="split"),
         # save_files: is this content stored already, and in which split?
         sa.Index("ix_processed_files_content_sha256", "content_sha256"),
+        # Neighbourhood.look_again: what was placed since, and the last number
+        sa.Index("ix_processed_files_placed_in", "placed_in"),
         # promote_duplicates: the copies of a file that leaves
         sa.Index("ix_processed_files_near_dup_of", "near_dup_of", postgresql_where=sa.text("near_dup_of IS NOT NULL")),
     )
@@ -420,7 +424,7 @@ class CrawlWindow(Base):
     last_seen: Mapped[dt.datetime | None]  # when it was last read to its end
     reason: Mapped[str | None]  # why it is kept for later, or what of it stays hidden
     attempts: Mapped[int] = mapped_column(server_default="0")  # failed ones of this pass
-    not_before: Mapped[dt.datetime] = mapped_column(server_default=_now())
+    not_before: Mapped[dt.datetime | None]  # by the crawler's clock, on which it waits
     lease_until: Mapped[dt.datetime | None]
     lease_token: Mapped[str | None]
     __table_args__ = (

@@ -13,6 +13,8 @@ def upgrade() -> None:
     op.add_column("processed_files", sa.Column("near_dup_similarity", sa.Double()))
     op.add_column("processed_files", sa.Column("bands", sa.ARRAY(sa.BigInteger)))
     op.add_column("processed_files", sa.Column("bands_version", sa.BigInteger))
+    op.add_column("processed_files", sa.Column("placed_in", sa.BigInteger))
+    op.create_index("ix_processed_files_placed_in", "processed_files", ["placed_in"])
     op.create_table(
         "near_dup_bands",
         sa.Column("band", sa.SmallInteger, autoincrement=False, nullable=False),
