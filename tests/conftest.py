@@ -13,7 +13,8 @@ from sqlalchemy import Engine, make_url
 
 from schema.database import create_engine, upgrade
 from schema.embedded import open_server, stop_server
-from tests.processes import Service, end_processes_of, store_rows
+from tests.processes import Service, end_processes_of
+from tests.rows import store_rows
 
 _TEMPLATE = "codelupe_template"
 _numbers = itertools.count(1)

@@ -1,6 +1,7 @@
 """The operator's commands while the daemon runs: pause, resume, cancel, train now."""
 
-from tests.processes import audit_of, runs_of, steer, store_rows
+from tests.processes import steer
+from tests.rows import audit_of, runs_of, store_rows
 
 
 def test_a_run_is_paused_resumed_and_cancelled_and_the_next_one_asked_for(start, database_url, tmp_path):

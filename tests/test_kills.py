@@ -17,7 +17,8 @@ from schema.runs import fetch_runs
 from schema.tables import OPEN_STATES
 from schema.versions import fetch_versions
 from tests.ingest.helpers import git
-from tests.processes import audit_of, make_source, opened, processes_of, runs_of, steer, store_rows
+from tests.processes import make_source, processes_of, steer
+from tests.rows import audit_of, opened, runs_of, store_rows
 
 KILLED = -signal.SIGKILL
 LEFT_OF_A_RUN = {"job.json", "result.json", "evaluation.json", "error.json", "child.log"}

@@ -18,8 +18,9 @@ from schema.cluster import find_binaries
 from schema.database import UPGRADE_LOCK, create_engine
 from schema.embedded import server_status
 from tests.ingest.helpers import SETTINGS, make_code
-from tests.processes import audit_of, runs_of, steer, store_rows
+from tests.processes import steer
 from tests.proxy import Proxy
+from tests.rows import audit_of, runs_of, store_rows
 
 # Long enough for every outage here.
 LEASE_S = 120

@@ -9,15 +9,8 @@ import sqlalchemy as sa
 
 from daemon.job import STOPPED
 from daemon.paths import LinePaths
-from tests.processes import (
-    Service,
-    make_source,
-    opened,
-    processes_of,
-    runs_of,
-    steer,
-    store_rows,
-)
+from tests.processes import Service, make_source, processes_of, steer
+from tests.rows import opened, runs_of, store_rows
 
 # The promise for `tiny`.
 GONE_WITHIN_S = 10

@@ -3,7 +3,8 @@
 import pytest
 
 from daemon.paths import LinePaths
-from tests.processes import runs_of, steer, store_rows
+from tests.processes import steer
+from tests.rows import runs_of, store_rows
 
 DAMAGES = {
     "missing": lambda path, _: path.unlink(),

@@ -5,7 +5,8 @@ import signal
 import pytest
 
 from daemon.paths import LinePaths
-from tests.processes import audit_of, make_source, runs_of, steer, store_rows
+from tests.processes import make_source, steer
+from tests.rows import audit_of, runs_of, store_rows
 
 
 @pytest.fixture
