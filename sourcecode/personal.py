@@ -34,7 +34,26 @@ _NOBODY = frozenset(("git", "hg", "svn", "noreply", "no-reply", "no_reply", "don
 _SUFFIXES = frozenset(
     (
         *("png", "jpg", "jpeg", "gif", "svg", "webp", "ico", "css", "scss", "less", "js", "jsx", "mjs", "cjs", "ts"),
-        *("tsx", "py", "go", "dart", "json", "toml", "yaml", "yml", "html", "htm", "txt", "csv", "sql", "so", "dll"),
+        *(
+            "tsx",
+            "py",
+            "go",
+            "dart",
+            "json",
+            "toml",
+            "yaml",
+            "yml",
+            "html",
+            "htm",
+            "txt",
+            "csv",
+            "sql",
+            "so",
+            "dll",
+            "pkl",
+            "pt",
+            "bin",
+        ),
     )
 )
 
@@ -128,5 +147,6 @@ def _judge_address(data: bytes, start: int) -> Iterator[Secret]:
 
 
 def _is_number(text: str, before: bytes) -> bool:
-    """Say whether four numbers are a version or a section: so called, or so small that it is likelier."""
-    return _NUMBERED.search(before) is not None or all(int(octet) < _MIN_OCTET for octet in text.split("."))
+    """Say whether four numbers are a version or a section, by what stands before or as all are small, or an example."""
+    octets = [int(octet) for octet in text.split(".")]
+    return max(octets) < _MIN_OCTET or len(set(octets)) == 1 or _NUMBERED.search(before) is not None

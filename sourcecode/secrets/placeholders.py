@@ -13,7 +13,7 @@ _WORDS = re2.compile(
     r"|default|invalid|wrong|foo|bar|user|admin|guest|s3cr3t|p[a4@]ss|key|none|null|todo|some|my[_-]|xx|\*\*|\.\.\."
 )
 # A word of a name: at its begin, after a joint, or with a capital.
-_NAME_WORD = re2.compile(r"(?:^|[_.:-]|[A-Z])[a-z]{2,}")
+_NAME_WORD = re2.compile(r"(?:^|[_.:-]|[A-Z])[a-z]{2,}|(?:^|[_.:-])[A-Z]{2,}")
 _NAME_SHARE = 0.6
 _DIGIT, _LETTER = re2.compile(r"[0-9]"), re2.compile(r"[A-Za-z]")
 _MAX_SEQUENCE, _MAX_REPEATED = 8, 8  # in a vendor's format; half of it where chance is all there is

@@ -9,6 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import re2
 
@@ -41,6 +43,7 @@ _BACKSLASH = 0x5C
 _WORD_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _WITHOUT_JOINTS = {ord(joint): None for joint in "_- .:"}
 _MAX_GENERIC = 260
+_MAX_AFTER = 400  # bytes after the word, for rules that look before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +84,39 @@ def digest(value: bytes) -> str:
     return hashlib.sha256(value).hexdigest()[:8]
 
 
-class _Compiled:
-    """A token rule as it is applied: at the place of its word."""
-
-    def __init__(self, rule: TokenRule) -> None:
-        self.rule = rule
-        self._pattern = re2.compile(rule.pattern.encode())
-
-    def apply(self, data: bytes, at: int) -> tuple[int, int] | None:
-        """Return start and end of the value whose word stands at `at`, or None."""
-        if not self.rule.num_before:
-            found = self._pattern.match(data, at)
-        else:
-            found = self._pattern.search(data, max(0, at - self.rule.num_before), at + 400)
-        if found is None or not _is_whole(data, found.start(), found.end()):
-            return None
-        value = found.group().decode("utf-8", "replace")
-        return found.span() if self._is_real(value) else None
-
-    def _is_real(self, value: str) -> bool:
-        if self.rule.is_mixed:
-            word = next((word for word in self.rule.words if value.startswith(word)), "")
-            if not is_mixed(value[len(word) :]):
-                return False
-        return measure_entropy(value) >= self.rule.min_entropy and not is_shown(value)
+@cache
+def _compile(pattern: str) -> Any:
+    """Return a rule's pattern as it is applied to bytes; most rules are never needed, so none is compiled before."""
+    return re2.compile(pattern.encode())
 
 
-def _index() -> dict[bytes, list[tuple[bytes, _Compiled]]]:
+def _apply(rule: TokenRule, data: bytes, at: int) -> tuple[int, int] | None:
+    """Return start and end of the value whose word stands at `at`, or None."""
+    pattern = _compile(rule.pattern)
+    if not rule.num_before:
+        found = pattern.match(data, at)
+    else:
+        found = pattern.search(data, max(0, at - rule.num_before), at + _MAX_AFTER)
+    if found is None or not _is_whole(data, found.start(), found.end()):
+        return None
+    start, end = found.span()
+    return (start, end) if _is_real(rule, data[start:end].decode()) else None
+
+
+def _is_real(rule: TokenRule, value: str) -> bool:
+    if rule.is_mixed:
+        word = next((word for word in rule.words if value.startswith(word)), "")
+        if not is_mixed(value[len(word) :]):
+            return False
+    return measure_entropy(value) >= rule.min_entropy and not is_shown(value)
+
+
+def _index() -> dict[bytes, list[tuple[bytes, TokenRule]]]:
     """Return the rules by the first two bytes of their words."""
-    index: dict[bytes, list[tuple[bytes, _Compiled]]] = defaultdict(list)
+    index: dict[bytes, list[tuple[bytes, TokenRule]]] = defaultdict(list)
     for rule in TOKEN_RULES:
-        compiled = _Compiled(rule)
         for word in rule.words:
-            index[word[:2].encode()].append((word.encode(), compiled))
+            index[word[:2].encode()].append((word.encode(), rule))
     return index
 
 
@@ -143,9 +146,11 @@ _ASSIGNED = re2.compile(
     rf"(?i:{_make_names()}){_ASSIGNMENT}[\w+/=:~%|$!@#^&*.-]{{{_NUM_PEEKED}}}".encode(), options=_OPTIONS
 )
 _VALUE = re2.compile(rb"[\w+/=:~%|.-]{8,400}")
-_VENDORS = [
-    (tuple(name.replace("_", "") for name in rule.names), rule, re2.compile(rule.value)) for rule in VENDOR_RULES
-]
+_VENDORS: dict[str, list[VendorRule]] = defaultdict(list)
+for _rule in VENDOR_RULES:
+    for _name in _rule.names:
+        _VENDORS[_name.replace("_", "")].append(_rule)
+_VENDOR_NAMES = re2.compile("|".join(sorted(_VENDORS)))
 
 
 def _find_tokens(data: bytes) -> Iterator[Secret]:
@@ -155,9 +160,9 @@ def _find_tokens(data: bytes) -> Iterator[Secret]:
             yield Secret("look-alikes", at, at, None)
             return
         at += 2 if data[at] == _BACKSLASH else 0
-        for word, compiled in _INDEX[data[at : at + 2]]:
-            if data.startswith(word, at) and (span := compiled.apply(data, at)):
-                yield Secret(compiled.rule.rule, *span, KEY if compiled.rule.is_redacted else None)
+        for word, rule in _INDEX[data[at : at + 2]]:
+            if data.startswith(word, at) and (span := _apply(rule, data, at)):
+                yield Secret(rule.rule, *span, KEY if rule.is_redacted else None)
 
 
 def _is_whole(data: bytes, start: int, end: int) -> bool:
@@ -188,12 +193,12 @@ def _find_assigned(data: bytes) -> Iterator[Secret]:
 def _judge_assigned(data: bytes, name: str, start: int) -> Secret | None:
     found = _VALUE.match(data, start)
     value = found.group().decode() if found else ""
-    plain = name.translate(_WITHOUT_JOINTS)
-    for names, rule, pattern in _VENDORS:
-        if any(vendor in plain for vendor in names) and pattern.fullmatch(value):
-            is_real = (is_mixed(value) or value.isdigit()) and not is_name(value)
-            is_real = is_real and measure_entropy(value) >= rule.min_entropy
-            return Secret(rule.rule, start, start + len(value), KEY) if is_real else None
+    for vendor in _VENDOR_NAMES.findall(name.translate(_WITHOUT_JOINTS)):
+        for rule in _VENDORS[vendor]:
+            if _compile(rule.value).fullmatch(value.encode()):
+                is_real = (is_mixed(value) or value.isdigit()) and not is_name(value)
+                is_real = is_real and measure_entropy(value) >= rule.min_entropy
+                return Secret(rule.rule, start, start + len(value), KEY) if is_real else None
     return _judge_generic(data, name, start)
 
 

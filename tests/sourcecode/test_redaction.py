@@ -49,6 +49,7 @@ def test_personal_data_is_found(text: str, found: list[str]) -> None:
         *(
             "12+ann@users.noreply.github.com",
             "icon@2x.png",
+            "a.zip@b.pkl",
             "lodash@4.17.21",
             "pkg@1.2.3.dev",
             "x @ y.com",
@@ -57,7 +58,17 @@ def test_personal_data_is_found(text: str, found: list[str]) -> None:
         *("https://u:{password}@corp.io", "https://u:$PASS@corp.io", "https://user:password@corp.io", "<EMAIL>"),
         *("127.0.0.1", "10.1.2.3", "192.168.1.1", "172.16.0.9", "203.0.113.9", "224.0.0.251", "8.8.8.8", "0.0.0.0"),
         *(f"version {_V4}", f'__version__ = "{_V4}"', f"Chrome/{_V4}", f"v{_V4}", f"section {_V4}", f"{_V4}-rc1"),
-        *("1.3.6.1", f"{_V4}.7", f"7.{_V4}", "256.184.216.34", "::1", "fe80::1", "2001:db8::1", "2024:10:12"),
+        *(
+            "1.3.6.1",
+            "20.20.20.20",
+            f"{_V4}.7",
+            f"7.{_V4}",
+            "256.184.216.34",
+            "::1",
+            "fe80::1",
+            "2001:db8::1",
+            "2024:10:12",
+        ),
         *("std::dead::beef", "2606:4700:4700::1111"),
     ],
 )

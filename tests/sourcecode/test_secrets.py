@@ -65,6 +65,7 @@ def test_what_documentation_shows_is_no_secret(shown: str) -> None:
         ('password = os.environ["DB_PASSWORD_2"]', None),
         ('password_field = "login_password_2"', None),
         ('token = "access_token_v2_expired"', None),
+        ('TokenTimeout = "K6_BROWSER_TIMEOUT_2"', None),
         ('tokenizer = "Qwen2TokenizerFastWithPadding"', None),
         ('api_key = "your-api-key-4f8a9b2c7d"', None),
         ('secret = "aaaaaaaa1111111122222222"', None),
