@@ -4,7 +4,6 @@ The first placement wins. Only where all that a newcomer is near to is pending, 
 does it take their place.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
@@ -58,7 +57,7 @@ class Choice:
 
     def __init__(self, newcomers: Iterable[Newcomer], neighbours: Neighbourhood, pinned: Collection[int]) -> None:
         self._neighbours, self._pinned = neighbours, pinned
-        self._index: dict[tuple[int, int], set[int]] = defaultdict(set)
+        self._index: dict[int, list[int]] = {}  # of the bands of what is kept
         self._firsts: dict[str, int] = {}
         self._placed: dict[int, Placement] = {}
         self.beaten: dict[int, tuple[int, float]] = {}
@@ -129,11 +128,11 @@ class Choice:
                 self._placed[near.ordinal] = Placement(
                     loser, "near_duplicate", of_ordinal=new.ordinal, similarity=near.similarity
                 )
-                for key in enumerate(self._neighbours.get_bands(near.ordinal)):
-                    self._index[key].discard(near.ordinal)
+                for band in self._neighbours.get_bands(near.ordinal):
+                    self._index[band].remove(near.ordinal)
         self._firsts[new.content_sha256] = new.ordinal
-        for key in enumerate(self._neighbours.get_bands(new.ordinal)):
-            self._index[key].add(new.ordinal)
+        for band in self._neighbours.get_bands(new.ordinal):
+            self._index.setdefault(band, []).append(new.ordinal)
 
 
 def _is_better(new: Newcomer, split: str, score: float) -> bool:

@@ -48,8 +48,8 @@ class NewFile:
     bands_version: int
 
 
-_PLAIN = [field.name for field in fields(NewFile) if field.name != "score_detail"]
-_STAGED = ["ordinal", "score_detail", *_PLAIN]
+_PLAIN = [field.name for field in fields(NewFile) if field.name not in ("score_detail", "bands")]
+_STAGED = ["ordinal", "score_detail", "bands", *_PLAIN]
 _get_staged = attrgetter(*_PLAIN)
 
 
@@ -179,7 +179,9 @@ def _copy(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -> 
     connection: psycopg.Connection[Any] = conn.connection.driver_connection  # type: ignore[assignment]
     with connection.cursor() as cursor, cursor.copy(f"COPY staged_files ({', '.join(_STAGED)}) FROM STDIN") as copy:
         for ordinal, file in enumerate(files, start=first_ordinal):
-            copy.write_row((ordinal, json.dumps(file.score_detail), *_get_staged(file)))
+            # The array's text form: psycopg would look for a type that fits all of each list.
+            bands = f"{{{','.join(map(str, file.bands))}}}"
+            copy.write_row((ordinal, json.dumps(file.score_detail), bands, *_get_staged(file)))
 
 
 def _save_refusals(conn: sa.Connection, repository_id: int, refusals: Sequence[RefusedFileRow]) -> None:

@@ -144,8 +144,8 @@ class Neighbourhood:
             return False
         self._mark = self._conn.execute(_FETCH_MARK).scalar_one()
         self._stored = self._fetch(_LOOK, {"max_per_band": MAX_PER_BAND})
-        shared = Counter(key for file in self._files for key in enumerate(file.bands))
-        return bool(self._stored) or any(num > 1 for num in shared.values())
+        bands = [band for file in self._files for band in file.bands]
+        return bool(self._stored) or len(set(bands)) < len(bands)
 
     def look_again(self) -> None:
         """Bring the candidates up to date under the lock: only what was placed since is compared."""
@@ -171,9 +171,9 @@ class Neighbourhood:
         """Return the stored candidates of a staged file, the likeliest first."""
         return self._stored.get(ordinal, ())
 
-    def find_staged(self, ordinal: int, index: Mapping[tuple[int, int], set[int]]) -> list[int]:
-        """Return the staged candidates of a staged file by an index of (band, hash), the likeliest first."""
-        shared = Counter(other for key in enumerate(self._files[ordinal].bands) for other in index.get(key, ()))
+    def find_staged(self, ordinal: int, index: Mapping[int, Sequence[int]]) -> list[int]:
+        """Return the staged candidates of a staged file by an index of the bands, the likeliest first."""
+        shared = Counter(other for band in self._files[ordinal].bands for other in index.get(band, ()))
         return sorted(shared, key=lambda other: (-shared[other], other))[:MAX_CANDIDATES]
 
     def measure_stored(self, ordinal: int, candidate: Candidate) -> float | None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ingest.messages import FAILURES, FILE_REASONS, STAGES, Ended, Failed, Listed, Refused, read_message
+from ingest.messages import FAILURES, FILE_REASONS, STAGES, Accepted, Ended, Failed, Listed, Refused, read_message
 from sourcecode.filters import REASONS
 
 LISTED = {
@@ -29,6 +29,10 @@ ENDED: dict[str, Any] = {
 }
 REFUSED = {"event": "refused", "path": "a.py", "oid": "", "num_bytes": 1, "reason": "made_up", "detail": None}
 FAILED = {"event": "failed", "reason": "made_up", "detail": "", "is_permanent": True}
+ACCEPTED: dict[str, Any] = {
+    **{"event": "accepted", "path": "a.py", "oid": "", "num_bytes": 1, "language": "python", "text": "x", "score": 50},
+    **{"detail": {}, "scorer_version": 1, "licence": None, "bands": [-(2**63), 2**63 - 1, *range(12)]},
+}
 
 
 def read(message: dict[str, Any]) -> Any:
@@ -69,6 +73,13 @@ def test_words_that_are_known_stay() -> None:
         ENDED | {"stages": {"clone": -1.0}},
         ENDED | {"num_bytes": -1},
         REFUSED | {"num_bytes": -1},
+        ACCEPTED | {"bands": [1] * 13},
+        ACCEPTED | {"bands": [1] * 15},
+        ACCEPTED | {"bands": [2**63] * 14},
+        ACCEPTED | {"bands": [-(2**63) - 1] * 14},
+        ACCEPTED | {"bands": [0.5] * 14},
+        ACCEPTED | {"bands": ["1"] * 14},
+        ACCEPTED | {"bands": None},
     ],
 )
 def test_figures_that_cannot_be_are_refused(message: dict[str, Any]) -> None:
@@ -80,3 +91,10 @@ def test_figures_that_can_be_are_taken() -> None:
     listed = read(LISTED)
     assert isinstance(listed, Listed)
     assert listed.num_units == LISTED["num_units"]
+
+
+@pytest.mark.parametrize("bands", [ACCEPTED["bands"], []], ids=["fourteen", "none"])
+def test_fourteen_bands_of_64_bits_or_none_are_taken(bands: list[int]) -> None:
+    accepted = read(ACCEPTED | {"bands": bands})
+    assert isinstance(accepted, Accepted)
+    assert accepted.bands == bands
