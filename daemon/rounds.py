@@ -98,6 +98,10 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
     if outcome == "stopped":
         _move(led, started, to=run.state, attempt=min(run.attempt, child.run.attempt))
         return False
+    if outcome == "killed":
+        # It could not say why. It goes on from its last checkpoint, until that was tried too often without a new one.
+        _move(led, started, to=run.state, attempt=child.run.attempt)
+        return False
     if outcome == "failed":
         _fail(led, started, read_failure(ctx.paths.job(run.number)))
         return False

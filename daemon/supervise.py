@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _STEP_S = 1.0
 _ERROR_FILE = "error.json"
 
-Outcome = Literal["done", "stopped", "failed"]
+Outcome = Literal["done", "stopped", "killed", "failed"]
 Order = Literal["go_on", "stop", "kill"]
 
 
@@ -53,7 +53,8 @@ def run_child(verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Out
     finally:
         _end(process)
     outcome = _outcome(process.returncode, stopped_by_us)
-    log.info(
+    log.log(
+        logging.INFO if outcome in ("done", "stopped") else logging.WARNING,
         "the child has ended: %s %s (status %d)",
         verb,
         outcome,
@@ -66,8 +67,11 @@ def run_child(verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Out
 def _outcome(status: int, stopped_by_us: bool) -> Outcome:
     if status == DONE:
         return "done"
-    # Told to stop, and slow and killed, or gone on its way out: it resumes from its last checkpoint.
-    return "stopped" if stopped_by_us or status == STOPPED else "failed"
+    # Told to stop, and slow and killed, or gone on its way out: it resumes from its last checkpoint. So does one that a
+    # signal killed, which the caller counts.
+    if stopped_by_us or status == STOPPED:
+        return "stopped"
+    return "killed" if status < 0 else "failed"
 
 
 def read_failure(job: Path) -> Failure:

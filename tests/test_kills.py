@@ -142,15 +142,17 @@ def test_a_daemon_killed_as_a_run_fails_and_as_the_row_at_fault_is_sought_finds_
 
 
 @pytest.mark.parametrize("failpoint", OF_THE_TRAINER)
-def test_a_trainer_killed_at_its_checkpoint_costs_no_row(start, database_url, tmp_path, failpoint):
+def test_a_trainer_killed_at_its_checkpoint_is_started_again_in_the_same_run(start, database_url, tmp_path, failpoint):
     store_rows(database_url)
-    service = start("daemon", "run", database_url=database_url, failpoints=f"{failpoint}=kill")
-    service.wait_for("child_ended", status=KILLED)
+    # The next try is not to be killed as well before we stop.
+    service = start("daemon", "run", database_url=database_url, failpoints=f"{failpoint}=kill", check_interval_s=300)
+    service.wait_for("child_ended", outcome="killed")
     assert service.stop() == 0
     assert_consistent(tmp_path / "home", database_url)
 
     finish(start, database_url)
 
+    assert [(run.number, run.state, run.attempt) for run in runs_of(database_url)] == [(1, "promoted", 0)]
     assert audit_of(database_url).by_state["trained"] == 30
     assert_recovered(tmp_path / "home", database_url)
 

@@ -304,3 +304,18 @@ def test_a_claim_of_unknown_outcome_is_found_or_made_again(ctx, engine, rows, ch
 
 def closed_runs(outcome):
     return REGISTRY.get_sample_value("codelupe_runs_total", {"outcome": outcome})
+
+
+@pytest.mark.parametrize(("events", "attempt"), [((), 1), ((CHECKPOINT,), 0)])
+def test_a_killed_child_is_an_interruption_and_its_run_stays_open(in_training, engine, monkeypatch, events, attempt):
+    def is_killed(_verb, _job, child, **_values):
+        for event in events:
+            child.on_event(event)
+        return "killed"
+
+    monkeypatch.setattr("daemon.rounds.run_child", is_killed)
+
+    assert not tick(in_training)
+
+    run = look(engine)[1]
+    assert (run.state, run.attempt) == ("training", attempt)
