@@ -30,8 +30,17 @@ ENDED: dict[str, Any] = {
 REFUSED = {"event": "refused", "path": "a.py", "oid": "", "num_bytes": 1, "reason": "made_up", "detail": None}
 FAILED = {"event": "failed", "reason": "made_up", "detail": "", "is_permanent": True}
 ACCEPTED: dict[str, Any] = {
-    **{"event": "accepted", "path": "a.py", "oid": "", "num_bytes": 1, "language": "python", "text": "x", "score": 50},
-    **{"detail": {}, "scorer_version": 1, "licence": None, "bands": [-(2**63), 2**63 - 1, *range(12)]},
+    "event": "accepted",
+    "path": "a.py",
+    "oid": "",
+    "num_bytes": 1,
+    "language": "python",
+    "text": "x",
+    "score": 50,
+    "detail": {},
+    "scorer_version": 1,
+    "licence": None,
+    "bands": [-(2**63), 2**63 - 1, *range(12)],
 }
 
 
