@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from schema.config import DatabaseSettings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_TOKEN = re.compile(r"[\w.~+/=-]+")
+_TOKEN = re.compile(r"[A-Za-z0-9_.~+/=-]+")
 
 
 def _num_cores() -> int:

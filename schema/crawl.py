@@ -67,8 +67,12 @@ class Pass:
     since: dt.datetime | None
 
 
-def open_pass(conn: sa.Connection, plan: str, language: str, *, now: dt.datetime, full_every: dt.timedelta) -> Pass:
-    """Go on with a language's pass, or begin one: a full one at first and every `full_every`, else of pushes alone.
+def open_pass(
+    conn: sa.Connection, plan: str, language: str, *, root: str, now: dt.datetime, full_every: dt.timedelta
+) -> Pass:
+    """Go on with a language's pass, or begin one: of pushes alone, or a full one.
+
+    It is full at first, every `full_every`, and when `root`, the question of a full pass, was never asked.
 
     Windows that were kept for later are read again now. The caller adds the windows in the same transaction, under the
     row's lock, which this takes.
@@ -76,13 +80,16 @@ def open_pass(conn: sa.Connection, plan: str, language: str, *, now: dt.datetime
     conn.execute(insert(CrawlPass).values(plan=plan, language=language).on_conflict_do_nothing())
     mine = (CrawlPass.plan == plan, CrawlPass.language == language)
     row = conn.execute(sa.select(CrawlPass.__table__).where(*mine).with_for_update()).one()
-    conn.execute(_of(plan, language, "kept").values(state="pending", attempts=0, not_before=sa.func.now()))
+    conn.execute(_of(plan, language, "kept").values(state="pending", attempts=0, not_before=None))
     if row.kind is not None:
         return Pass(row.kind, row.started_at, None if row.kind == "full" else row.seen_until)
-    kind = "full" if row.full_at is None or now - row.full_at >= full_every else "pushed"
+    asked = sa.select(CrawlWindow.id).where(CrawlWindow.plan == plan, CrawlWindow.kind == "full")
+    is_known = conn.execute(sa.select(asked.where(CrawlWindow.root == root).exists())).scalar_one()
+    is_due = row.full_at is None or now - row.full_at >= full_every
+    kind = "full" if is_due or not is_known else "pushed"
     conn.execute(sa.update(CrawlPass).where(*mine).values(kind=kind, started_at=now))
     if kind == "full":
-        again = {"state": "pending", "attempts": 0, "num_found": 0, "cursor": None, "reason": None}
+        again = {"state": "pending", "not_before": None, "attempts": 0, "num_found": 0, "cursor": None, "reason": None}
         conn.execute(_of(plan, language, "done").where(CrawlWindow.kind == "full").values(again))
     over = sa.delete(CrawlWindow).where(CrawlWindow.plan == plan, CrawlWindow.language == language)
     conn.execute(over.where(CrawlWindow.kind == "pushed", CrawlWindow.state.in_(("done", "split"))))
@@ -99,9 +106,11 @@ def plan_windows(
     _add(conn, [_row(plan, language, kind, root.query, root) for root in roots])
 
 
-def claim_window(conn: sa.Connection, plan: str, languages: Sequence[str], *, lease_s: float) -> WindowClaim | None:
+def claim_window(
+    conn: sa.Connection, plan: str, languages: Sequence[str], *, lease_s: float, now: dt.datetime
+) -> WindowClaim | None:
     """Take the oldest window that is left to read, or one whose crawler let its lease run out."""
-    ready = sa.and_(CrawlWindow.state == "pending", CrawlWindow.not_before <= sa.func.now())
+    ready = sa.and_(CrawlWindow.state == "pending", sa.func.coalesce(CrawlWindow.not_before, now) <= now)
     abandoned = sa.and_(CrawlWindow.state == "working", CrawlWindow.lease_until < sa.func.now())
     first = (
         sa.select(CrawlWindow.id)
@@ -160,11 +169,13 @@ def release_window(conn: sa.Connection, claim: WindowClaim) -> None:
     _leave(conn, claim, state="pending")
 
 
-def postpone_window(conn: sa.Connection, claim: WindowClaim, reason: str, *, delay_s: float, max_attempts: int) -> str:
-    """Put a window off for `delay_s` seconds, or after too many times keep it for the next crawl; return its state."""
+def postpone_window(
+    conn: sa.Connection, claim: WindowClaim, reason: str, *, until: dt.datetime, max_attempts: int
+) -> str:
+    """Put a window off `until` then, or after too many times keep it for the next crawl; return its state."""
     attempts = claim.attempts + 1
     state = "kept" if attempts >= max_attempts else "pending"
-    _leave(conn, claim, state=state, reason=reason, attempts=attempts, not_before=_in(delay_s))
+    _leave(conn, claim, state=state, reason=reason, attempts=attempts, not_before=until)
     return state
 
 

@@ -3,6 +3,7 @@
 `crawl_one` is the step: it returns whether there was work. The loop around it alone survives whatever happens.
 """
 
+import datetime as dt
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -124,7 +125,7 @@ def crawl_one(crawler: Crawler) -> bool:
     """Claim the next window and read it; return whether there was one."""
     plan, settings = crawler.plan, crawler.settings
     with crawler.engine.begin() as conn:
-        claim = claim_window(conn, plan.name, plan.languages, lease_s=settings.lease_s)
+        claim = claim_window(conn, plan.name, plan.languages, lease_s=settings.lease_s, now=crawler.clock.utc())
     if claim is None:
         return False
     crawler.claim, crawler.kept_at = claim, crawler.clock.now()
@@ -254,10 +255,11 @@ def _finish(crawler: Crawler, claim: WindowClaim, total: int, num_read: int) -> 
 
 def _postpone(crawler: Crawler, claim: WindowClaim, reason: str, detail: str, *, restart: bool = False) -> None:
     delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2**claim.attempts)
+    until = crawler.clock.utc() + dt.timedelta(seconds=delay_s)
     with crawler.engine.begin() as conn:
         if restart:
             restart_window(conn, claim)
-        state = postpone_window(conn, claim, reason, delay_s=delay_s, max_attempts=_MAX_ATTEMPTS)
+        state = postpone_window(conn, claim, reason, until=until, max_attempts=_MAX_ATTEMPTS)
     log.warning(
         "%s (%s)",
         detail,

@@ -47,8 +47,8 @@ _KINDS = (
         "homework assignment assignments coursework course course-materials bootcamp udemy coursera leetcode "
         "leetcode-solutions advent-of-code adventofcode hackerrank interview-questions interview-preparation 42school",
         r"\b(?:course ?work|home ?work|assignments?|bootcamp|leet ?code|hackerrank|codewars|advent of code|exercism)\b"
-        r"|\bcourse$|^course\b|\b(?:course|class) (?:project|material|materials|notes|code)\b|\binterview questions\b"
-        r"|^(?!.*\bof course$).*\bcourses$",
+        r"|(?<!of )\bcourse$|^course\b|\b(?:course|class) (?:project|material|materials|notes|code)\b|\binterview questions\b"
+        r"|\bcourses$",
         r"\b(?:course ?work|home ?work assignments?|leetcode solutions|solutions (?:to|for|of) (?:the )?"
         r"(?:advent of code|leetcode|project euler|exercises))\b"
         r"|\b(?:code|materials?|exercises|repo|repository|assignments?|project) (?:for|of|from) (?:\w+ ){0,4}"

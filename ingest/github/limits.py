@@ -35,13 +35,14 @@ class Limits:
     def choose(self, resource: str, now: float, preferred: Collection[str] = ()) -> tuple[str, float]:
         """Return the token that may ask first and has most left, and the seconds until it may.
 
-        One of `preferred` (they know the page's ETag) is taken where it need not wait longer.
+        One of `preferred` (they know the page's ETag) goes before the others unless its window is closed.
         """
 
-        def load(token_id: str) -> tuple[float, bool, float]:
+        def load(token_id: str) -> tuple[float, bool, float, float]:
             window = self._window(token_id, resource)
             remaining = float("inf") if window.remaining is None else window.remaining
-            return self._wait_s(window, now), token_id not in preferred, -remaining
+            closed_s = max(0.0, max(window.opens_at, self._closed_until) - now)
+            return closed_s, token_id not in preferred, self._wait_s(window, now), -remaining
 
         token_id = min(self.token_ids, key=load)
         return token_id, self._wait_s(self._window(token_id, resource), now)

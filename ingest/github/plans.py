@@ -46,11 +46,12 @@ def open_passes(conn: sa.Connection, plan: Plan, settings: IngestSettings, now: 
     full_every = dt.timedelta(days=settings.full_crawl_days)
     opened = {}
     for language in plan.languages:
-        running = open_pass(conn, plan.name, language, now=now, full_every=full_every)
+        root = plan.roots(language, settings)[0].query
+        running = open_pass(conn, plan.name, language, root=root, now=now, full_every=full_every)
         since = None
         if running.since is not None:
             since = (running.since - dt.timedelta(days=settings.crawl_overlap_days)).date()
-        # Other limits than last time are other questions: the old ones, and what was pushed since them, are dropped.
+        # Other limits than last time are other questions, and the old ones are dropped.
         roots = [to_new(window, plan) for window in plan.roots(language, settings, since)]
         plan_windows(conn, plan.name, language, running.kind, roots, replace=running.kind == "full")
         opened[language] = running

@@ -49,7 +49,7 @@ def upgrade() -> None:
         sa.Column("last_seen", TIMESTAMP),
         sa.Column("reason", sa.Text),
         sa.Column("attempts", sa.BigInteger, server_default="0", nullable=False),
-        sa.Column("not_before", TIMESTAMP, server_default=NOW, nullable=False),
+        sa.Column("not_before", TIMESTAMP),
         sa.Column("lease_until", TIMESTAMP),
         sa.Column("lease_token", sa.Text),
         sa.CheckConstraint("kind IN ('full', 'pushed')", name=op.f("ck_crawl_windows_kind")),

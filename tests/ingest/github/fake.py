@@ -41,6 +41,7 @@ class FakeGithub:
         self.moods: deque[str | None] = deque()
         self.choose_mood: Callable[[], str | None] = lambda: self.moods.popleft() if self.moods else None
         self.retry_after: int | None = 90
+        self.incomplete_above = float("inf")  # a search with more results is not done to its end
         self.answers: Counter[str] = Counter()  # by status or mood
         self.queries: list[str] = []
         self.headers: list[dict[str, str]] = []
@@ -153,6 +154,7 @@ class FakeGithub:
         found = self._results.get(asked["q"])
         if found is None:
             found = self._results[asked["q"]] = self._find(asked["q"])
+        incomplete = incomplete or len(found) > self.incomplete_above
         shown = found[(page - 1) * size : min(1000, page * size)]
         if incomplete:
             shown = shown[: len(shown) // 2]

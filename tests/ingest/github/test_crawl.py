@@ -1,14 +1,16 @@
 """A whole crawl of a fake GitHub of 55,000 repositories, on a clock that only waits move."""
 
 import datetime as dt
+import itertools
 import math
-import random
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from ingest.github import plans
+from ingest.github.terms import Term
 from tests.ingest.github.conftest import FakeClock
 from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import Repo, generate, make_repo, matching, push
@@ -94,16 +96,71 @@ def test_failures_lose_nothing(
     run: Callable[..., dict[str, Any]],
     engine: sa.Engine,
 ) -> None:
-    """Nearly one request in three goes wrong in one of six ways."""
+    """One request in three goes wrong, in one way after the other."""
     fake = make_github(universe)
-    rng = random.Random(4)
-    moods = ["500", "502", "broken", "incomplete", "incomplete", "secondary", "hang"]
-    fake.choose_mood = lambda: rng.choice(moods) if rng.random() < 0.3 else None
+    moods = ("500", "broken", "incomplete", "secondary", "hang", "502")
+    sequence = itertools.cycle(mood for bad in moods for mood in (bad, None, None))
+    fake.choose_mood = lambda: next(sequence)
     report = run(fake, "dart", "rust", github_timeout_s=0.05)
     expected = {repo.node_id for repo in matching(universe) if repo.language in ("Dart", "Rust")}
-    print(f"with failures: {dict(fake.answers)}, {report['windows']}")
     assert fetch_ids(engine) == expected
     assert fake.violations == []
     assert report["finished"]
     assert report["incomplete"] == []
     assert min(fake.answers[mood] for mood in moods) > 0
+
+
+def test_what_github_does_not_search_to_its_end_is_asked_in_smaller_parts(
+    universe: list[Repo],
+    make_github: Callable[..., FakeGithub],
+    run: Callable[..., dict[str, Any]],
+    engine: sa.Engine,
+) -> None:
+    fake = make_github(universe)
+    fake.incomplete_above = 300
+    report = run(fake, "dart")
+    assert fetch_ids(engine) == {repo.node_id for repo in matching(universe) if repo.language == "Dart"}
+    assert report["windows"]["split"] > 0
+    assert report["incomplete"] == []
+
+
+def test_a_window_that_stays_incomplete_is_kept_with_its_reason_and_read_by_the_next_crawl(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], engine: sa.Engine
+) -> None:
+    fake = make_github([make_repo("a/b")])
+    fake.incomplete_above = 0
+    report = run(fake, "python")
+    assert (report["windows"]["kept"], [row["reason"] for row in report["incomplete"]]) == (1, ["incomplete"])
+    fake.incomplete_above = math.inf
+    report = run(fake, "python")
+    assert (report["windows"]["kept"], report["incomplete"], fetch_ids(engine)) == (0, [], {"R_1"})
+
+
+def test_what_cannot_be_split_further_says_how_much_it_hides(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], engine: sa.Engine
+) -> None:
+    day = dt.date(2020, 1, 1)
+    fake = make_github(make_repo(f"a/r{n}", n, stars=12, created=day, pushed=day) for n in range(1010))
+    report = run(fake, "python")
+    assert [row["reason"] for row in report["incomplete"]] == ["capped: 10 of 1010 results are not shown"]
+    assert len(fetch_ids(engine)) == 1000
+
+
+def test_the_plan_terms_asks_for_every_term_and_reads_five_pages(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "load_terms", lambda: [Term("parser", "general"), Term("type-system", "general")])
+    fake = make_github(make_repo(f"a/r{n}", n) for n in range(700))
+    report = run(fake, "python", "go", plan="terms")
+    assert (report["pages"], report["repositories"]) == (5 + 3, {"queued": 500})
+    assert len({query for query in fake.queries if '"type-system"' in query}) == 2
+
+
+def test_other_limits_than_last_time_make_a_new_full_crawl(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], engine: sa.Engine
+) -> None:
+    fake = make_github([make_repo("a/b", 1, stars=20), make_repo("a/c", 2, stars=7)])
+    run(fake, "python")
+    report = run(fake, "python", min_stars=5)
+    assert (report["passes"], report["windows"]["done"]) == ({"python": "full"}, 1)
+    assert fetch_ids(engine) == {"R_1", "R_2"}

@@ -1,0 +1,194 @@
+"""`codelupe ingest crawl` as a process: it shows what it does, ends when asked, and goes on after any death."""
+
+import datetime as dt
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+from pydantic import SecretStr
+
+from ingest.config import IngestSettings
+from ingest.github.commands import crawl
+from monitoring.config import MonitoringSettings
+from monitoring.metrics import REGISTRY
+from schema.config import DatabaseSettings
+from tests.ingest.github.conftest import TOKEN
+from tests.ingest.github.fake import FakeGithub
+from tests.ingest.github.universe import Repo, make_repo
+
+ROOT = Path(__file__).parents[3]
+REPOS = [
+    make_repo(f"a/r{n}", n, language="Dart", created=dt.date(2015 + n % 10, 1 + n % 12, 1 + n % 28))
+    for n in range(1500)
+]
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGithub]:
+    """A fake on the real clock, with room for everybody."""
+    fake = FakeGithub(REPOS, lambda: dt.datetime.now(dt.UTC), tokens=[TOKEN])
+    fake.search_limit = 1_000_000
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def start(github: FakeGithub, database_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Call it with arguments of `codelupe ingest crawl` for a process of its own."""
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CODELUPE_")} | {
+        "CODELUPE_HOME": str(tmp_path / "home"),
+        "CODELUPE_DATABASE_URL": database_url,
+        "CODELUPE_GITHUB_API_URL": github.url,
+        "CODELUPE_GITHUB_TOKENS_FILE": str(tmp_path / "token"),
+        "CODELUPE_LANGUAGES": "dart",
+        "CODELUPE_LEASE_S": "3",
+    }
+    started = []
+
+    def run(*arguments: str, **more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "codelupe", "ingest", "crawl", "--no-server", *arguments]
+        process = subprocess.Popen(
+            command, env=environment | more, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def run(github: FakeGithub, database_url: str, tmp_path: Path) -> Callable[..., Result]:
+    """Call it with arguments of `codelupe ingest crawl`, and settings, in this process."""
+
+    def invoke(*arguments: str, **values: Any) -> Result:
+        given = {"github_api_url": github.url, "github_tokens": [SecretStr(TOKEN)], "languages": ("dart",)} | values
+        database = DatabaseSettings(database_url=SecretStr(database_url))
+        settings = SimpleNamespace(
+            home=tmp_path,
+            database=database,
+            monitoring=MonitoringSettings(crawl_port=0),
+            ingest=IngestSettings(**given),
+        )
+        return CliRunner().invoke(crawl, arguments, obj=settings)
+
+    return invoke
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.02)
+
+
+def count(engine: sa.Engine) -> int:
+    with engine.begin() as conn:
+        return int(conn.execute(sa.text("SELECT count(*) FROM repositories")).scalar_one())
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, out, err
+
+
+def test_killed_at_a_commit_it_goes_on_from_the_last_page_also_with_two_at_once(
+    start: Callable[..., subprocess.Popen[str]], github: FakeGithub, engine: sa.Engine
+) -> None:
+    """The dead one's window is taken over when its lease has run out; no page but its last one is read twice."""
+    killed = start(CODELUPE_FAILPOINTS="crawl.before_commit=kill@9")
+    assert end(killed)[0] == -signal.SIGKILL
+    stored = count(engine)
+    assert 0 < stored < len(REPOS)
+    both = [start("--json"), start("--json")]
+    ends = [end(process) for process in both]
+    reports = [json.loads(out) for _, out, _ in ends]
+    assert count(engine) == len(REPOS)
+    num_pages = sum(report["pages"] for report in reports)
+    assert num_pages + 9 <= github.num_searches + 1
+    with engine.begin() as conn:
+        leaves = conn.execute(sa.text("SELECT sum(ceil(total / 100.0)) FROM crawl_windows WHERE state = 'done'"))
+        splits = conn.execute(sa.text("SELECT count(*) FROM crawl_windows WHERE state = 'split'"))
+        assert github.num_searches <= leaves.scalar_one() + splits.scalar_one() + 1
+    assert all(TOKEN not in out + err for _, out, err in ends)
+
+
+def test_sigterm_ends_it_within_seconds_in_the_middle_of_a_wait_and_leaves_its_window(
+    start: Callable[..., subprocess.Popen[str]], github: FakeGithub, engine: sa.Engine
+) -> None:
+    github.search_limit = 2
+    process = start("--json")
+    wait_until(lambda: count(engine) > 0)
+    process.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    code, out, _ = end(process)
+    assert (code, time.monotonic() - started < 10) == (0, True)
+    report = json.loads(out)
+    assert (report["finished"], report["requests"]) == (False, 1)
+    with engine.begin() as conn:
+        assert conn.execute(sa.text("SELECT count(*) FROM crawl_windows WHERE state = 'working'")).scalar_one() == 0
+    assert github.violations == []
+
+
+def test_a_dry_run_says_what_a_crawl_would_take_and_stores_nothing(
+    run: Callable[..., Result], github: FakeGithub, engine: sa.Engine
+) -> None:
+    result = run("--dry-run", github_tokens=())
+    assert result.exit_code == 0, result.output
+    assert "dart: 1500 repositories, about 18 requests; 100 of the first 100 would be queued" in result.stdout
+    assert "together about 18 requests, 2 minutes; nothing was stored" in result.stdout
+    assert "no CODELUPE_GITHUB_TOKENS" in result.stderr
+    assert (count(engine), github.num_searches) == (0, 1)
+
+
+def test_a_token_that_is_not_accepted_ends_it_with_what_to_do(run: Callable[..., Result], github: FakeGithub) -> None:
+    github.tokens.clear()
+    result = run()
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "GitHub accepts none of CODELUPE_GITHUB_TOKENS: renew or unset them" in result.stderr
+    assert TOKEN not in result.output
+
+
+def test_the_summary_and_the_metrics_say_what_was_found_and_why_something_was_refused(
+    run: Callable[..., Result], github: FakeGithub
+) -> None:
+    repos: list[Repo] = [make_repo(f"b/demo-{n}", n, language="Dart") for n in range(3)]
+    github.set_repos([*repos, make_repo("b/tool", 9, language="Dart")])
+    before = REGISTRY.get_sample_value("codelupe_crawl_repositories_total", {"outcome": "refused"}) or 0
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert sorted(result.stdout.splitlines()[0].partition(": ")[2].split(", ")) == ["1 queued", "3 refused"]
+    assert "windows: 1 read, 0 split, 0 left, 0 kept for later" in result.stdout
+    assert "refused: 3 demo" in result.stdout
+    assert REGISTRY.get_sample_value("codelupe_crawl_repositories_total", {"outcome": "refused"}) == before + 3
+    assert REGISTRY.get_sample_value("codelupe_crawl_windows", {"state": "done"}) == 1
+    assert REGISTRY.get_sample_value("codelupe_crawl_limit_remaining", {"resource": "search"}) == 999_999
+
+
+def test_watching_it_crawls_again_after_the_interval_until_it_is_stopped(
+    run: Callable[..., Result], github: FakeGithub
+) -> None:
+    def stop_later() -> None:
+        if len(github.queries) >= 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    github.set_repos([make_repo("b/tool", 9, language="Dart")])
+    github.on_request = stop_later
+    result = run("--watch", "--json", crawl_interval_h=0.0001)
+    assert result.exit_code == 0, result.output
+    passes = [json.loads(line)["passes"]["dart"] for line in result.stdout.splitlines()]
+    assert passes[:3] == ["full", "pushed", "pushed"]
