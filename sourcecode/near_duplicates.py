@@ -21,7 +21,7 @@ SHINGLE_TOKENS: Final = 5
 # A text with fewer different shingles has no bands: a licence line or an import decides its similarity.
 MIN_SHINGLES: Final = 10
 
-_Words = npt.NDArray[np.uint64]
+Words = npt.NDArray[np.uint64]
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _BASE: Final = 0xD6E8FEB86659FD93
 # Shingles hashed at a time: 112 x 1,024 words of 4 bytes stay in the second-level cache.
@@ -30,19 +30,19 @@ _CHUNK: Final = 1024
 _BLOCK: Final = 1 << 18
 
 
-def _mix(words: _Words) -> _Words:
+def _mix(words: Words) -> Words:
     """Scramble 64-bit words (the finaliser of SplitMix64, a bijection)."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
-def _constants(seed: int, num: int) -> _Words:
+def _constants(seed: int, num: int) -> Words:
     """Return `num` fixed words that look random."""
     return _mix(np.arange(seed, seed + num, dtype=np.uint64) * np.uint64(_GOLDEN))
 
 
-def _make_letters() -> _Words:
+def _make_letters() -> Words:
     """Return the value of each byte in a token's hash; 0 where it separates tokens."""
     letters = _constants(1_000, 256)
     letters[65:91] = letters[97:123]
@@ -50,20 +50,27 @@ def _make_letters() -> _Words:
     return np.where(is_letter, letters, np.uint64(0))
 
 
-def _powers(base: int) -> _Words:
+def _powers(base: int) -> Words:
     """Return the powers of a base modulo 2^64, for each place of a block and a separator on either side."""
-    powers: _Words = np.multiply.accumulate(np.full(_BLOCK + 2, base, np.uint64))
+    powers: Words = np.multiply.accumulate(np.full(_BLOCK + 2, base, np.uint64))
     return powers
 
 
 _LETTERS: Final = _make_letters()
 _POWERS: Final = _powers(_BASE)
 _INVERSE_POWERS: Final = _powers(pow(_BASE, -1, 1 << 64))
-_POSITIONS: Final = _constants(2_000, SHINGLE_TOKENS) | np.uint64(1)
 _FACTORS: Final = (_constants(3_000, NUM_BANDS * ROWS_PER_BAND) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 _SUMMANDS: Final = (_constants(4_000, NUM_BANDS * ROWS_PER_BAND) >> np.uint64(32)).astype(np.uint32)
 _ROW_FACTORS: Final = _constants(5_000, ROWS_PER_BAND) | np.uint64(1)
 _BAND_SALTS: Final = _constants(6_000, NUM_BANDS)
+
+
+def make_positions(seed: int, num: int) -> Words:
+    """Return `num` odd factors, one for each place of an n-gram."""
+    return _constants(seed, num) | np.uint64(1)
+
+
+_POSITIONS: Final = make_positions(2_000, SHINGLE_TOKENS)
 
 
 def make_bands(text: str) -> list[int]:
@@ -89,15 +96,25 @@ def similarity(one: str, other: str) -> float:
 
 
 @functools.lru_cache(maxsize=4)  # one file is compared with several in a row
-def make_shingles(text: str) -> _Words:
+def make_shingles(text: str) -> Words:
     """Return the hashes of a text's shingles, each once, in order."""
-    tokens = np.concatenate([np.zeros(0, np.uint64), *map(_hash_tokens, _cut(text.encode("utf-8", "surrogatepass")))])
-    num = max(0, len(tokens) - SHINGLE_TOKENS + 1)
+    words = np.sort(hash_ngrams(hash_tokens(text), _POSITIONS))
+    return words[np.concatenate([words[1:] != words[:-1], [True]])] if len(words) else words
+
+
+@functools.lru_cache(maxsize=1)  # a file is looked at for benchmarks, then for duplicates
+def hash_tokens(text: str) -> Words:
+    """Return the hash of each token of a text, in its order. Not to be written to."""
+    return np.concatenate([np.zeros(0, np.uint64), *map(_hash_tokens, _cut(text.encode("utf-8", "surrogatepass")))])
+
+
+def hash_ngrams(tokens: Words, positions: Words) -> Words:
+    """Return the hash of each run of as many tokens as there are factors in `positions`, in order."""
+    num = max(0, len(tokens) - len(positions) + 1)
     sums = np.zeros(num, np.uint64)
-    for place, factor in enumerate(_POSITIONS):
+    for place, factor in enumerate(positions):
         sums += tokens[place : place + num] * factor
-    words = np.sort(_mix(sums))
-    return words[np.concatenate([words[1:] != words[:-1], [True]])] if num else words
+    return _mix(sums)
 
 
 def _cut(data: bytes) -> Sequence[bytes]:
@@ -110,7 +127,7 @@ def _cut(data: bytes) -> Sequence[bytes]:
     return [*blocks, data[start:]]
 
 
-def _hash_tokens(block: bytes) -> _Words:
+def _hash_tokens(block: bytes) -> Words:
     """Hash each token: the sum of letter times power of its place, as the difference of two running sums."""
     letters = _LETTERS[np.frombuffer(b" %b " % block, np.uint8)]
     is_letter = letters != 0
