@@ -23,7 +23,7 @@ TOKEN_RULES: tuple[TokenRule, ...] = (*code_hosts.RULES, *clouds.RULES, *ai.RULE
 VENDOR_RULES: tuple[VendorRule, ...] = vendors.RULES
 # Those that follow a name, and what a flood of look-alikes is called.
 OTHER_RULES = ("password", "generic-key", "look-alikes")
-MAX_PLACES = 2000
+MAX_PLACES = 1000
 KEY, PASSWORD = "<KEY>", "<PASSWORD>"
 
 _GENERIC = (
