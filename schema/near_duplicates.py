@@ -1,8 +1,4 @@
-"""What is near a staged file: candidates share a band with it, and the texts decide (table near_dup_bands).
-
-The table holds the bands of the files that newcomers are compared with: those that are kept, and those that a run has
-consumed and that left. The bands of every file are in its own row.
-"""
+"""What is near a staged file: candidates share a band with it (table near_dup_bands), and the texts decide."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -68,27 +64,6 @@ _RANK = """
 _LOOK = sa.text(_RANK.format(found=_BY_BANDS))
 _LOOK_AGAIN = sa.text(_RANK.format(found=_KNOWN_AND_NEW))
 _FETCH_CONTENT = sa.text("SELECT content FROM processed_files WHERE id = :id")
-_ADD_BANDS = sa.text(
-    """
-    INSERT INTO near_dup_bands (band, hash, file_id)
-    SELECT own.band, own.hash, f.id
-    FROM processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
-    WHERE f.id = ANY(:ids) AND f.excluded_reason IS NULL AND NOT EXISTS (
-        SELECT FROM near_dup_bands b WHERE b.band = 1 AND b.hash = f.bands[1] AND b.file_id = f.id
-    )
-    ORDER BY own.band, own.hash
-    """
-)
-_DROP_BANDS = sa.text(
-    """
-    DELETE FROM near_dup_bands b
-    USING processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
-    WHERE f.id = ANY(:ids) AND b.file_id = f.id AND b.band = own.band AND b.hash = own.hash
-        AND NOT EXISTS (
-            SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = f.id AND q.run_id IS NOT NULL
-        )
-    """
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +189,3 @@ class Neighbourhood:
 def _estimate(num_shared: int, num_bands: int) -> float:
     """Return the similarity at which this share of bands is to be expected."""
     return float((num_shared / num_bands) ** (1 / _ROWS_PER_BAND))
-
-
-def add_bands(conn: sa.Connection, file_ids: Sequence[int]) -> None:
-    """Let newcomers be compared with these files, as far as they are kept."""
-    conn.execute(_ADD_BANDS, {"ids": list(file_ids)})
-
-
-def drop_bands(conn: sa.Connection, file_ids: Sequence[int]) -> None:
-    """Compare no newcomer with these files any more, except with those that a run has consumed."""
-    conn.execute(_DROP_BANDS, {"ids": list(file_ids)})

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
+from schema.bands import add_bands
 from schema.copies import Choice, Newcomer, Placement
-from schema.near_duplicates import Neighbourhood, add_bands
+from schema.near_duplicates import Neighbourhood
 from schema.succession import give_way, lock_pending
 
 MAKE_STAGE = sa.text(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 import sqlalchemy as sa
 
-from schema.near_duplicates import add_bands, drop_bands
+from schema.bands import add_bands, drop_bands
 
 # A row that a claim holds is about to be claimed: its file does not give way, and nobody waits.
 _LOCK_PENDING = sa.text(

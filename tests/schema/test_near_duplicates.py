@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from schema.audit import audit
+from schema.bands import fetch_unindexed, save_bands
 from schema.files import exclude_files, save_files
 from schema.lines import open_line
 from schema.near_duplicates import MAX_CANDIDATES, NearRule, Neighbourhood
@@ -280,6 +281,23 @@ def test_four_writers_of_near_copies_keep_one_of_each(engine):
         assert dict(conn.execute(sa.text(kept)).all()) == {f"{cluster}.py": 1 for cluster in range(40)}
         assert len(conn.execute(sa.text("SELECT FROM processed_files")).all()) == 160
         assert audit(conn).rows_unaccounted == 0
+
+
+@pytest.mark.parametrize("bands_version", [None, 0])
+def test_files_stored_before_there_were_bands_are_found_once_they_are_indexed(bands_version, conn, line):
+    claim = claim_source(conn)
+    old_bands = [] if bands_version is None else make_bands(make_text(7))
+    save(conn, claim, make_file("a.py", make_text(1), bands=old_bands, bands_version=bands_version))
+    save(conn, claim, make("gone.py", make_text(2)))
+    train_on_everything(conn, line)
+    exclude_files(conn, [find_id(conn, "gone.py")], "vanished")
+    while found := fetch_unindexed(conn, after=0, version=2, limit=1):
+        save_bands(conn, {file_id: make_bands(text) for file_id, text in found.items()}, version=2)
+    assert conn.execute(sa.text("SELECT count(*) FROM near_dup_bands")).scalar_one() == 2 * 14
+    assert fetch_unindexed(conn, after=0, version=2, limit=10) == {}
+    later = claim_source(conn)
+    files = [make("b.py", make_text(1, 1)), make("c.py", make_text(2, 1), split="test"), make("d.py", make_text(7))]
+    assert save(conn, later, *files).num_excluded == {"near_duplicate": 1, "near_trained": 1}
 
 
 def test_each_pair_is_measured_once_and_few_pairs_of_a_large_cluster(conn, line):
