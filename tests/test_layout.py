@@ -41,6 +41,8 @@ def test_the_control_half_imports_nothing_of_the_torch_stack():
         "audit",
         "ingest",
         "ingest add",
+        "ingest crawl",
+        "ingest opt-out",
         "daemon",
         "daemon run",
         "train",
