@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from ingest.config import Settings
 from ingest.entries import show_text
 from ingest.github.commands import crawl
+from ingest.indexing import index_files
 from ingest.judge import Judgement, judge_file
 from ingest.lists import Listed, read_list
 from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
@@ -156,6 +157,16 @@ def work(settings: Settings, drain: bool, no_server: bool) -> None:
                 progress=progress,
                 alive=signs.alive,
             )
+
+
+@ingest.command()
+@click.pass_obj
+def index(settings: Settings) -> None:
+    """Let newcomers be compared with files that an older version stored; workers may run meanwhile."""
+    stop = threading.Event()
+    with stop_on_signals(stop), open_engine(settings) as engine:
+        num_files = index_files(engine, stop=stop, show=lambda num: click.echo(f"{num} files", err=True))
+    click.echo(f"indexed {num_files} files" + (", more remain" if stop.is_set() else ""))
 
 
 @ingest.command()

@@ -82,18 +82,18 @@ class Visit:
                 judgement = judge_file(
                     entry.path, data, self._limits, is_executable=entry.is_executable, licence=self._licence
                 )
+            with self._stage("compare"):
+                bands = make_bands(judgement.text) if judgement.text else []
         except Exception:  # noqa: BLE001 - the edge of the file loop: one bad file must not cost its repository
             traceback.print_exc()
             self._refuse(entry, oid, "exception", "the judge failed; the log has the place")
             return
-        self._report(entry, oid, judgement)
+        self._report(entry, oid, judgement, bands)
 
-    def _report(self, entry: Entry, oid: str, judgement: Judgement) -> None:
+    def _report(self, entry: Entry, oid: str, judgement: Judgement, bands: list[int]) -> None:
         if judgement.text is None or judgement.language is None or judgement.score is None:
             self._refuse(entry, oid, judgement.reason or "", judgement.detail)
             return
-        with self._stage("compare"):
-            bands = make_bands(judgement.text)
         with self._stage("report"):
             self._say(
                 Accepted(
