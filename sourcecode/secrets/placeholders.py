@@ -14,7 +14,7 @@ _WORDS = re2.compile(
 )
 # A word of a name: at its begin, after a joint, or with a capital.
 _NAME_WORD = re2.compile(r"(?:^|[_.:-]|[A-Z])[a-z]{2,}|(?:^|[_.:-])[A-Z]{2,}")
-_NAME_SHARE = 0.6
+_NAME_SHARE = 0.8
 _DIGIT, _LETTER = re2.compile(r"[0-9]"), re2.compile(r"[A-Za-z]")
 _MAX_SEQUENCE, _MAX_REPEATED = 8, 8  # in a vendor's format; half of it where chance is all there is
 

@@ -32,7 +32,8 @@ _GENERIC = (
 )
 # A name, what may stand around it, an assignment (a type may stand in it), and the beginning of a value.
 _ASSIGNMENT = (
-    r"[ \t\w.-]{0,24}[\s'\"\\\])]{0,3}(?::\s?&?(?:'static\s)?[\w<>\[\]?]{1,20}\s{0,2}=|:{1,3}=|=>|\?=|\|\||=|>|:|,)"
+    r"[ \t\w.-]{0,24}[\s'\"\\\])]{0,3}"
+    r"(?::\s?&?(?:'static\s)?[\w<>\[\]?]{1,20}\s{0,2}=\s?[`'\"]|:{1,3}=|=>|\?=|\|\||=|>|:|,)"
     r"[`'\"\s=\\(]{0,6}"
 )
 _NUM_PEEKED = 8

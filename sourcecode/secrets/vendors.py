@@ -75,7 +75,7 @@ RULES = (
     vendor("sumologic-key", "sumo", "su[A-Za-z0-9]{12}|" + _MIXED + "{64}"),
     vendor("telegram-bot-token", "telegr", "(?i)[0-9]{5,16}:A[a-z0-9_-]{34}"),
     vendor("travis-token", "travis", _MIXED + "{22}"),
-    vendor("trello-key", "trello", "[A-Za-z0-9]{32}"),
+    vendor("trello-key", "trello", "[A-Za-z0-9-]{32}"),
     vendor("twitch-token", "twitch", _MIXED + "{30}"),
     vendor(
         "twitter-secret",
