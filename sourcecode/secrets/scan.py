@@ -151,6 +151,7 @@ _VENDORS: dict[str, list[VendorRule]] = defaultdict(list)
 for _rule in VENDOR_RULES:
     for _name in _rule.names:
         _VENDORS[_name.replace("_", "")].append(_rule)
+_GENERIC_NAMES = re2.compile("|".join(name.replace("_", "") for name in _GENERIC))
 _VENDOR_NAMES = re2.compile("|".join(sorted(_VENDORS)))
 
 
@@ -207,7 +208,7 @@ def _judge_generic(data: bytes, name: str, start: int) -> Secret | None:
     """Judge a value in no vendor's format: only a whole string of its own, as other words are code or prose."""
     quote_mark = data[start - 1]
     end = data.find(quote_mark, start, start + _MAX_GENERIC) if quote_mark in _QUOTES else -1
-    if end < 0:
+    if end < 0 or not _GENERIC_NAMES.search(name.translate(_WITHOUT_JOINTS)):
         return None
     verdict = judge_value(name, data[start:end])
     return Secret(verdict, start, end, PASSWORD if verdict == "password" else KEY) if verdict else None

@@ -69,6 +69,7 @@ def test_what_documentation_shows_is_no_secret(shown: str) -> None:
         ('tokenizer = "Qwen2TokenizerFastWithPadding"', None),
         ('api_key = "your-api-key-4f8a9b2c7d"', None),
         ('secret = "aaaaaaaa1111111122222222"', None),
+        ('("deepseek_v32", "DeepseekV32ForCausalLM")', None),
         ('secret_url = "https://x.io/a1b2c3d4e5f6g7"', None),
     ],
 )
