@@ -1,15 +1,15 @@
-"""The crawler's SQL: passes over a language, their windows under leases, page by page, and the ETags of pages."""
+"""The crawler's SQL: passes over a language, their windows under leases, page by page."""
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from schema.tables import CrawlPage, CrawlPass, CrawlWindow
+from schema.tables import CrawlPass, CrawlWindow
 
 WINDOW_STATES = ("pending", "working", "done", "split", "kept")
 
@@ -44,18 +44,6 @@ class WindowClaim:
     num_found: int
     attempts: int
     lease_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class SavedPage:
-    """A page as it was when its results were saved."""
-
-    url: str
-    token_id: str
-    etag: str
-    next_url: str | None
-    total: int
-    num_items: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,30 +197,6 @@ def fetch_reasons(conn: sa.Connection, plan: str, languages: Sequence[str]) -> l
     hiding = sa.select(CrawlWindow.query, CrawlWindow.state, CrawlWindow.reason, CrawlWindow.total)
     hiding = hiding.where(CrawlWindow.plan == plan, CrawlWindow.language.in_(languages))
     return [dict(row) for row in conn.execute(hiding.where(CrawlWindow.reason.is_not(None))).mappings()]
-
-
-def fetch_pages(conn: sa.Connection, url: str) -> Mapping[str, SavedPage]:
-    """Fetch what is known of a page, by token id."""
-    names = [getattr(CrawlPage, name) for name in SavedPage.__slots__]
-    return {
-        row.token_id: SavedPage(**row._asdict()) for row in conn.execute(sa.select(*names).where(CrawlPage.url == url))
-    }
-
-
-def save_page(conn: sa.Connection, page: SavedPage) -> None:
-    """Remember a page, in the transaction that saves its results."""
-    values = {name: getattr(page, name) for name in SavedPage.__slots__}
-    changed = {name: values[name] for name in ("etag", "next_url", "total", "num_items")}
-    new = insert(CrawlPage).values(values)
-    conn.execute(
-        new.on_conflict_do_update(index_elements=["url", "token_id"], set_={**changed, "seen_at": sa.func.now()})
-    )
-
-
-def forget_pages(conn: sa.Connection, *, unseen_for: dt.timedelta) -> int:
-    """Drop the pages that nobody has asked for in so long; return how many."""
-    old = sa.delete(CrawlPage).where(CrawlPage.seen_at < sa.func.now() - unseen_for)
-    return conn.execute(old).rowcount
 
 
 def _of(plan: str, language: str, state: str) -> sa.Update:

@@ -1,14 +1,12 @@
 """A small client of GitHub's REST API: serial requests that obey its limits, and answers that are whole or an error.
 
-The token travels in a header alone. No exception keeps a request, a response or another exception that might hold it.
+No exception of it keeps a request, a response or another exception that might hold the token.
 """
 
-import hashlib
 import json
 import logging
 import re
-import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,6 +16,7 @@ from pydantic import SecretStr
 
 from ingest.github.clock import Clock, Stopped
 from ingest.github.limits import ANONYMOUS, Limits
+from ingest.github.transport import Reply, TokenAuth, Transport, identify_token
 from monitoring import record
 
 log = logging.getLogger(__name__)
@@ -28,19 +27,11 @@ _MAX_STRIKES: Final = 8
 _MAX_HOPS: Final = 5
 _FIRST_BACKOFF_S: Final = 1.0
 _MAX_BACKOFF_S: Final = 60.0
-_MAX_BODY_BYTES: Final = 1 << 26
 _WAIT_SLICE_S: Final = 1.0
-_JOIN_S: Final = 0.2
 _MOVED: Final = (301, 302, 307, 308)
 _LIMITED: Final = (403, 429)
 # A 403 that is no refusal of a right says one of these.
 _LIMIT_WORDS: Final = re.compile(r"rate limit|abuse|no message", re.IGNORECASE)
-_MAX_PAUSE_S: Final = 86_400.0
-_HEADERS: Final = {
-    "Accept": "application/vnd.github+json",
-    "X-GitHub-Api-Version": "2022-11-28",
-    "User-Agent": "codelupe",
-}
 
 
 class ApiError(Exception):
@@ -74,34 +65,6 @@ class Answer:
     body: Any
 
 
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    headers: Mapping[str, str]
-    next_url: str | None
-    content: bytes
-
-
-class _TokenAuth(httpx2.Auth):
-    """Writes the token into the header of a request that is on its way, and shows it to nobody else."""
-
-    def __init__(self, token: SecretStr) -> None:
-        self._token = token
-
-    def auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
-        """Send the request once, with the token."""
-        request.headers["Authorization"] = f"Bearer {self._token.get_secret_value()}"
-        yield request
-
-    def __repr__(self) -> str:
-        return "TokenAuth(***)"
-
-
-def identify_token(token: SecretStr) -> str:
-    """Return what stands for a token in the database and in logs; the token cannot be told from it."""
-    return hashlib.sha256(token.get_secret_value().encode()).hexdigest()[:12]
-
-
 class Client:
     """Asks one API host, one request at a time, with whichever token may ask first."""
 
@@ -114,17 +77,17 @@ class Client:
         timeout_s: float = 20.0,
     ) -> None:
         """Ask `api_url`; each request has `timeout_s` seconds."""
-        self._api_url, self._clock, self._timeout_s = api_url.rstrip("/"), clock, timeout_s
-        self._auths = {identify_token(token): _TokenAuth(token) for token in tokens}
+        self._api_url, self._clock = api_url.rstrip("/"), clock
+        self._auths = {identify_token(token): TokenAuth(token) for token in tokens}
         self._limits = Limits(list(self._auths) or [ANONYMOUS])
-        self._http = self._open()
+        self._transport = Transport(clock, timeout_s=timeout_s)
         self.num_requests = 0
         self.on_wait: Callable[[float, str], None] = lambda _left_s, _reason: None
         """Hears of every slice of every wait: the seconds that are left, and why."""
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._transport.close()
 
     def search_url(self, query: str) -> str:
         """Return the first page of a search over repositories; the others are said by the pages themselves."""
@@ -146,25 +109,26 @@ class Client:
             self._check_own(url)
             resource = "search" if "/search/" in url else "core"
             token_id = self._await_turn(resource, etags or {})
-            reply = self._exchange(url, token_id, (etags or {}).get(token_id))
-            if isinstance(reply, _Reply):
+            self.num_requests += 1
+            reply = self._transport.exchange(url, self._auths.get(token_id), (etags or {}).get(token_id))
+            if isinstance(reply, Reply):
                 self._limits.note(token_id, resource, reply.headers, self._clock.now(), self._clock.utc())
                 record.record_limit(resource, self._limits.remaining(resource))
             failure = reply if isinstance(reply, str) else self._judge(reply, token_id, resource)
             record.record_crawl_request(failure or "ok")
-            if failure in (None, "not_modified") and isinstance(reply, _Reply):
+            if failure in (None, "not_modified") and isinstance(reply, Reply):
                 answer = self._read(url, token_id, reply)
                 if answer is not None:
                     return answer
                 failure = "broken_body"
-            if failure == "moved" and isinstance(reply, _Reply):
+            if failure == "moved" and isinstance(reply, Reply):
                 num_hops += 1
                 url = self._follow(url, reply, num_hops)
             elif failure not in ("primary", "secondary", "bad_token"):
                 num_failed += 1
                 self._back_off(str(failure), num_failed, url, reply)
 
-    def _judge(self, reply: _Reply, token_id: str, resource: str) -> str | None:
+    def _judge(self, reply: Reply, token_id: str, resource: str) -> str | None:
         """Return what stands against a reply, None if nothing does; close the windows that it says are closed."""
         status = reply.status
         if status in _LIMITED:
@@ -179,19 +143,19 @@ class Client:
             return "moved"
         return "server_error" if status >= 500 or status == 408 else "rejected"
 
-    def _close(self, reply: _Reply, token_id: str, resource: str) -> str:
+    def _close(self, reply: Reply, token_id: str, resource: str) -> str:
         """Obey a rate limit: Retry-After, else the reset of a used-up window, else at least a minute."""
         now = self._clock.now()
-        after_s = _read_seconds(reply.headers.get("retry-after"))
+        after_s = reply.pause_s
         if after_s is None and self._limits.is_closed(token_id, resource, now):
             self._limits.forgive()
             return "primary"
-        if after_s is None and reply.status == 403 and not _LIMIT_WORDS.search(_say(reply)):
+        if after_s is None and reply.status == 403 and not _LIMIT_WORDS.search(reply.message):
             return "rejected"
         wait_s = self._limits.close_all(after_s, now)
         log.warning("GitHub asks for a pause of %.0f s", wait_s, extra={"event": "crawl_paused", "token": token_id})
         if self._limits.strikes > _MAX_STRIKES:
-            raise Unreachable("secondary_limit", f"refused {self._limits.strikes} times in a row: {_say(reply)}")
+            raise Unreachable("secondary_limit", f"refused {self._limits.strikes} times in a row: {reply.message}")
         return "secondary"
 
     def _drop(self, token_id: str) -> None:
@@ -209,13 +173,13 @@ class Client:
                 return token_id
             self._wait(wait_s, "limit")
 
-    def _back_off(self, failure: str, num_failed: int, url: str, reply: _Reply | str) -> None:
-        said = reply if isinstance(reply, str) else f"status {reply.status}: {_say(reply)}"
+    def _back_off(self, failure: str, num_failed: int, url: str, reply: Reply | str) -> None:
+        said = reply if isinstance(reply, str) else f"status {reply.status}: {reply.message}"
         if failure == "rejected":
             raise Rejected("rejected", f"{url}: {said}")
         if num_failed >= _MAX_TRIES:
             raise Unreachable(failure, f"{url}: {said} ({num_failed} tries)")
-        after_s = None if isinstance(reply, str) else _read_seconds(reply.headers.get("retry-after"))
+        after_s = None if isinstance(reply, str) else reply.pause_s
         self._wait(max(after_s or 0.0, min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (num_failed - 1))), "back_off")
 
     def _wait(self, seconds: float, reason: str) -> None:
@@ -227,7 +191,7 @@ class Client:
             if self._clock.wait(min(left_s, _WAIT_SLICE_S)):
                 raise Stopped
 
-    def _follow(self, url: str, reply: _Reply, num_hops: int) -> str:
+    def _follow(self, url: str, reply: Reply, num_hops: int) -> str:
         target = str(httpx2.URL(url).join(reply.headers.get("location", "")))
         if num_hops > _MAX_HOPS:
             raise Rejected("redirects", f"{url}: more than {_MAX_HOPS} redirects")
@@ -239,7 +203,7 @@ class Client:
         if (own.scheme, own.netloc) != (asked.scheme, asked.netloc):
             raise Rejected("foreign_host", f"{asked.scheme}://{asked.hostname} is not the API's host {own.netloc}")
 
-    def _read(self, url: str, token_id: str, reply: _Reply) -> Answer | None:
+    def _read(self, url: str, token_id: str, reply: Reply) -> Answer | None:
         """Return the page of a reply, None if its body is broken."""
         body = None
         if reply.status != 304:
@@ -248,62 +212,3 @@ class Client:
             except ValueError:
                 return None
         return Answer(url, token_id, reply.headers.get("etag"), reply.next_url, body)
-
-    def _exchange(self, url: str, token_id: str, etag: str | None) -> _Reply | str:
-        """Send one request in a thread of its own, so that neither a stop nor a dribbling answer waits for it.
-
-        Returns the reply, or in a word why there is none.
-        """
-        self.num_requests += 1
-        replies: list[_Reply | str] = []
-        headers = {"If-None-Match": etag} if etag else {}
-        arguments = (self._http, url, headers, self._auths.get(token_id), replies)
-        thread = threading.Thread(target=_send, args=arguments, name="github", daemon=True)
-        thread.start()
-        until = self._clock.now() + self._timeout_s
-        while thread.is_alive() and self._clock.now() < until:
-            thread.join(_JOIN_S)
-            if self._clock.is_stopped():
-                raise Stopped
-        if not replies:
-            self._http = self._open()  # whatever the thread still waits for is its own affair
-        return replies[0] if replies else "timeout"
-
-    def _open(self) -> httpx2.Client:
-        return httpx2.Client(timeout=self._timeout_s, headers=_HEADERS, follow_redirects=False)
-
-
-def _send(
-    http: httpx2.Client, url: str, headers: dict[str, str], auth: httpx2.Auth | None, replies: list[_Reply | str]
-) -> None:
-    try:
-        with http.stream("GET", url, headers=headers, auth=auth) as response:
-            content = bytearray()
-            for chunk in response.iter_bytes():
-                content += chunk
-                if len(content) > _MAX_BODY_BYTES:
-                    replies.append("broken_body")
-                    return
-            next_url = response.links.get("next", {}).get("url")
-            replies.append(_Reply(response.status_code, dict(response.headers), next_url, bytes(content)))
-    except httpx2.TimeoutException:
-        replies.append("timeout")
-    except (httpx2.DecodingError, httpx2.RemoteProtocolError):
-        replies.append("broken_body")
-    except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError):
-        replies.append("connection")
-
-
-def _read_seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else min(_MAX_PAUSE_S, max(0.0, float(text)))
-    except ValueError:
-        return None
-
-
-def _say(reply: _Reply) -> str:
-    """Return GitHub's own words on a refusal."""
-    try:
-        return str(json.loads(reply.content)["message"])[:200]
-    except (ValueError, KeyError, TypeError):
-        return "no message"

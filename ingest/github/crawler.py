@@ -6,37 +6,29 @@
 import datetime as dt
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-import sqlalchemy as sa
-
-from ingest.alive import Alive, say_nothing
-from ingest.config import IngestSettings
 from ingest.github.accept import accept
-from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens, Client
-from ingest.github.clock import Clock, Stopped
-from ingest.github.plans import Plan, to_new
+from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens
+from ingest.github.clock import Stopped
+from ingest.github.context import Crawler
+from ingest.github.plans import to_new
 from ingest.github.replies import Page, PageBroken, read_page
 from ingest.github.windows import MAX_RESULTS, Window, split
 from monitoring import record
 from schema.crawl import (
-    SavedPage,
     StaleWindow,
     WindowClaim,
     claim_window,
     close_passes,
     count_windows,
-    fetch_pages,
     finish_window,
     postpone_window,
     release_window,
-    renew_window,
     restart_window,
-    save_page,
     split_window,
     turn_page,
 )
+from schema.crawl_pages import SavedPage, fetch_pages, save_page
 from schema.database import is_outage
 from schema.failpoints import hit
 from schema.found import save_found
@@ -49,43 +41,7 @@ _MAX_INCOMPLETE = 3
 # Repositories vanish between two pages, and GitHub counts some that it does not show.
 _FULL_SHARE = 0.995
 _POLL_S = 5.0
-_RENEWALS_PER_LEASE = 8  # a wait is looked at every 15 s: well before a lease of two minutes ends
 _FIRST_OUTAGE_WAIT_S, _MAX_OUTAGE_WAIT_S = 1.0, 30.0
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a crawl has done so far."""
-
-    repositories: Counter[str] = field(default_factory=Counter)  # by outcome
-    reasons: Counter[str] = field(default_factory=Counter)  # of the refused
-    num_pages: int = 0
-    num_unchanged: int = 0  # pages of them that were still the same
-
-
-@dataclass(slots=True)
-class Crawler:
-    """What every step needs; `show` hears of the windows by state after each page."""
-
-    engine: sa.Engine
-    client: Client
-    plan: Plan
-    settings: IngestSettings
-    clock: Clock
-    opted_out: Sequence[str] = ()
-    show: Callable[[dict[str, int]], None] = lambda _counts: None
-    alive: Alive = say_nothing
-    tally: Tally = field(default_factory=Tally)
-    claim: WindowClaim | None = None  # the one that is held, for who renews it during a wait
-    kept_at: float = 0.0  # when its lease was last renewed
-
-    def keep_claim(self) -> None:
-        """Hold on to the window; called in every slice of a wait."""
-        self.alive()
-        if self.claim is not None and self.clock.now() - self.kept_at >= self.settings.lease_s / _RENEWALS_PER_LEASE:
-            self.kept_at = self.clock.now()
-            with self.engine.begin() as conn:
-                renew_window(conn, self.claim, lease_s=self.settings.lease_s)
 
 
 def crawl(crawler: Crawler) -> None:

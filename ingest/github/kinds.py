@@ -46,8 +46,10 @@ _KINDS = (
         "course_work",
         "homework assignment assignments coursework course course-materials bootcamp udemy coursera leetcode "
         "leetcode-solutions advent-of-code adventofcode hackerrank interview-questions interview-preparation 42school",
-        r"\b(?:course ?work|home ?work|assignments?|bootcamp|leet ?code|hackerrank|codewars|advent of code|exercism)\b"
-        r"|(?<!of )\bcourse$|^course\b|\b(?:course|class) (?:project|material|materials|notes|code)\b|\binterview questions\b"
+        r"\b(?:course ?work|home ?work|assignments?|bootcamp|leet ?code|hackerrank|codewars)\b"
+        r"|\b(?:advent of code|exercism)\b|(?<!of )\bcourse$"
+        r"|^course\b|\b(?:course|class) (?:project|material|materials|notes|code)\b"
+        r"|\binterview questions\b"
         r"|\bcourses$",
         r"\b(?:course ?work|home ?work assignments?|leetcode solutions|solutions (?:to|for|of) (?:the )?"
         r"(?:advent of code|leetcode|project euler|exercises))\b"

@@ -14,12 +14,14 @@ from ingest.config import IngestSettings
 from ingest.github.accept import accept
 from ingest.github.client import PER_PAGE, Client
 from ingest.github.clock import Clock
-from ingest.github.crawler import Crawler, crawl
+from ingest.github.context import Crawler
+from ingest.github.crawler import crawl
 from ingest.github.plans import Plan, open_passes
 from ingest.github.replies import read_page
 from ingest.opt_outs import apply_opt_outs, read_patterns
 from monitoring.progress import Progress, Task
-from schema.crawl import count_windows, fetch_reasons, forget_pages
+from schema.crawl import count_windows, fetch_reasons
+from schema.crawl_pages import forget_pages
 from schema.opt_outs import fetch_opt_outs
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from pydantic import SecretStr
 
 from ingest.config import IngestSettings
 from ingest.github.clock import Stopped
-from ingest.github.crawler import Crawler, crawl, crawl_one
+from ingest.github.context import Crawler
+from ingest.github.crawler import crawl, crawl_one
 from ingest.github.plans import Plan, open_passes
 from ingest.github.runs import open_client
 from schema.crawl import claim_window, count_windows
