@@ -168,8 +168,12 @@ def test_a_changed_file_is_not_compared_with_its_own_past_but_with_others(conn, 
     save(conn, claim, make("a.py", make_text(1)))
     save(conn, other, make("b.py", make_text(2)))
     train_on_everything(conn, line)
-    assert save(conn, claim, make("a.py", make_text(1, 1))).num_new == 1
-    assert save(conn, claim, make("a.py", make_text(2, 1))).num_excluded == {"near_duplicate": 1}
+    measured = []
+    rule = NearRule(threshold=0.7, similarity=lambda one, other: measured.append(other) or similarity(one, other))
+    assert save(conn, claim, make("a.py", make_text(1, 1)), near=rule).num_new == 1
+    assert measured == []
+    assert save(conn, claim, make("a.py", make_text(2, 1)), near=rule).num_excluded == {"near_duplicate": 1}
+    assert measured == [make_text(2)]
 
 
 def test_what_was_trained_on_is_never_held_out_even_when_its_file_and_its_text_have_gone(conn, line):
