@@ -10,6 +10,7 @@ ADVICE = {
     "disk_full": "no space for its clone; it is read when there is some",
     "empty": "it has no commit yet",
     "exception": "the log has the traceback, please report it",
+    "licence": "its licence is none of allowed_licences; add it yourself to take it all the same",
     "linked_git": "its files lie in another repository; name that one",
     "no_access": "it asks for a login; clone it yourself and name the folder",
     "not_found": "it is not there, or no longer; rows that were read stay. Check the address and add it again",

@@ -15,6 +15,7 @@ from ingest.box import die_with_parent, enter_box
 from ingest.clones import Clone
 from ingest.entries import SourceFailed, Tree, is_disk_full
 from ingest.folders import Folder
+from ingest.licensing import Licences
 from ingest.messages import Failed, Job, Message
 from ingest.visits import Visit
 from sourcecode.limits import Limits
@@ -44,7 +45,8 @@ def _run(job: Job, messages: BinaryIO) -> None:
         limits = Limits(**{**job.limits, "languages": tuple(job.limits["languages"])})
         start = time.perf_counter()
         tree = _open_tree(job, limits)
-        visit = Visit(tree, limits, known=job.known, licence=job.licence, say=say)
+        licences = Licences(job.licence, job.api_licence)
+        visit = Visit(tree, limits, known=job.known, licences=licences, allowed=job.allowed_licences, say=say)
         visit.stages["clone"] = time.perf_counter() - start
         visit.run()
     except SourceFailed as error:

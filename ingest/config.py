@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from monitoring.config import MonitoringSettings
     from schema.config import DatabaseSettings
 
+# No condition but to name the author and keep the text: those of bigcode's and SPDX's permissive lists that are in use.
+PERMISSIVE = (
+    *("0BSD", "AFL-3.0", "Apache-1.1", "Apache-2.0", "Artistic-2.0", "BSD-1-Clause", "BSD-2-Clause"),
+    *("BSD-2-Clause-Patent", "BSD-3-Clause", "BSD-3-Clause-Clear", "BSL-1.0", "BlueOak-1.0.0", "CC-BY-4.0", "CC0-1.0"),
+    *("HPND", "ISC", "MIT", "MIT-0", "MS-PL", "MulanPSL-2.0", "NCSA", "PSF-2.0", "PostgreSQL", "Python-2.0", "UPL-1.0"),
+    *("Unicode-3.0", "Unlicense", "W3C", "WTFPL", "X11", "Zlib", "curl"),
+)
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=-]+")
 
@@ -76,6 +83,10 @@ class IngestSettings(BaseModel):
     """Wait after the first failed visit; doubled after each further one, up to a day (seconds)."""
     poll_interval_s: float = Field(default=2.0, gt=0)
     """How often an idle worker looks at the queue (seconds)."""
+    licence_policy: Literal["permissive", "any"] = "permissive"
+    """With `permissive` a file that the crawler found must be under allowed_licences, or is refused as `licence`."""
+    allowed_licences: tuple[str, ...] = PERMISSIVE
+    """SPDX ids; of `A OR B` one must be among them, of `A AND B` both, and a file without a licence is not allowed."""
     github_api_url: str = "https://api.github.com"
     """GitHub's REST API that the crawler asks; a GitHub Enterprise server's is `https://HOST/api/v3`."""
     github_tokens: tuple[SecretStr, ...] = ()
@@ -113,6 +124,19 @@ class IngestSettings(BaseModel):
         if not is_safe or not parts.hostname or parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("not the address of an API: give https://host/path (http only on this machine)")
         return url.rstrip("/")
+
+    @field_validator("allowed_licences")
+    @classmethod
+    def _check_licences(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if names == PERMISSIVE:
+            return names
+        # Reading SPDX's list takes a tenth of a second: only where it is needed.
+        from license_expression import get_spdx_licensing
+
+        unknown = sorted(set(names) - get_spdx_licensing().known_symbols.keys())
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no SPDX id; see https://spdx.org/licenses")
+        return names
 
     @field_validator("github_tokens", mode="after")
     @classmethod

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
+from ingest.licensing import fetch_allowed, judge_api_licence
 from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused
 from ingest.sources import source_key, standard_library
 from ingest.supervision import Child, make_job
@@ -23,6 +24,7 @@ from schema.repositories import (
     StaleLease,
     finish_repository,
     renew_repository,
+    set_licence,
     set_local_path,
     set_unit_level,
 )
@@ -77,6 +79,8 @@ class Handler:
             SourceFailed: it cannot be visited. StaleLease: another worker has it. Stopped: we were asked to.
         """
         start = time.monotonic()
+        if (refused := judge_api_licence(self._claim, self._settings)) is not None:
+            raise self._refuse_licence(refused.expression, refused.evidence)
         with self._engine.begin() as conn:
             known = fetch_known_files(conn, self._claim.repository_id)
             set_local_path(conn, self._claim, str(scratch) if self._claim.kind == "git" else None)
@@ -137,6 +141,8 @@ class Handler:
         hit("ingest.after_save")
         tally = self._keeper.tally
         if not tally.num_accepted and not ended.num_unchanged and not vanished:
+            if ended.refusals.get("licence"):
+                raise self._refuse_licence(ended.licence, ended.licence_evidence)
             raise SourceFailed("nothing_accepted", _top_reasons(ended.refusals), is_permanent=True)
         with self._engine.begin() as conn:
             if vanished:
@@ -167,6 +173,11 @@ class Handler:
             num_files=figures.num_files,
         )
 
+    def _refuse_licence(self, licence: str | None, evidence: str) -> SourceFailed:
+        with self._engine.begin() as conn:
+            set_licence(conn, self._claim, licence, evidence)
+        return SourceFailed("licence", f"{licence or 'none'} ({evidence})", is_permanent=True)
+
     def _stay_alive(self) -> None:
         if self._should_stop():
             raise Stopped
@@ -181,7 +192,10 @@ class Handler:
         library = standard_library()
         licence = self._claim.licence or (library.licence if self._claim.source == library.source else None)
         source = self._claim.moved_to or self._claim.source
-        return make_job(source, self._claim.kind, scratch, licence, known, self._settings)
+        allowed = fetch_allowed(self._claim, self._settings)
+        return make_job(
+            source, self._claim.kind, scratch, (licence, self._claim.api_licence, allowed), known, self._settings
+        )
 
 
 def report_visit(claim: Claim, handled: Handled) -> None:

@@ -1,12 +1,17 @@
 """The judgement of one file: the same function for the worker and for `codelupe ingest explain`."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from sourcecode.filters import judge
-from sourcecode.licences import spdx_header
+from sourcecode.licences import Licence, file_licence, is_allowed
 from sourcecode.limits import Limits
 from sourcecode.scores import SCORER_VERSION, score
+
+# What states a licence stands at the top; so much of a file tells, without decoding the rest.
+_TOP_BYTES = 8_000
+NO_LICENCE = Licence(None, "none stated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Judgement:
     components: dict[str, float] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     licence: str | None = None
+    licence_evidence: str = ""
     text: str | None = None
     num_chars: int = 0
     num_lines: int = 0
@@ -29,9 +35,10 @@ class Judgement:
     redactions: tuple[str, ...] = ()
 
     def to_score_detail(self) -> dict[str, Any]:
-        """Return what is stored of how the score came about, and of how often something private was replaced."""
+        """Return what is stored of how the score came about, what says the licence, and what private was replaced."""
         redacted = {"redacted": self.redacted} if self.redacted else {}
-        return {"components": self.components, "details": self.details, **redacted}
+        evidence = {"licence": self.licence_evidence}
+        return {"components": self.components, "details": self.details, **evidence, **redacted}
 
     def to_json(self) -> dict[str, Any]:
         """Return the report of `codelupe ingest explain --json`, without the text."""
@@ -45,6 +52,7 @@ class Judgement:
             "components": self.components,
             "details": self.details,
             "licence": self.licence,
+            "licence_evidence": self.licence_evidence,
             "num_chars": self.num_chars,
             "num_lines": self.num_lines,
             "redacted": self.redacted,
@@ -53,18 +61,25 @@ class Judgement:
         }
 
 
-def judge_file(path: str, data: bytes, limits: Limits, *, is_executable: bool, licence: str | None = None) -> Judgement:
-    """Judge a file by its path in its repository, its bytes and mode; its own licence goes before the repository's."""
+def judge_file(
+    path: str,
+    data: bytes,
+    limits: Limits,
+    *,
+    is_executable: bool,
+    licence: Licence = NO_LICENCE,
+    allowed: Collection[str] | None = None,
+) -> Judgement:
+    """Judge a file by its path in its repository, its bytes and mode; its own licence goes before its folder's.
+
+    Where the licences that are allowed are given, it must be under one of them.
+    """
+    licence = file_licence(data[:_TOP_BYTES].decode(errors="replace")) or licence
+    if allowed is not None and not is_allowed(licence.expression, allowed):
+        return _refuse(path, None, "licence", f"{licence.expression or 'no licence'} ({licence.evidence})", licence)
     verdict = judge(path, data, limits, is_executable=is_executable)
     if verdict.text is None or verdict.tree is None or verdict.language is None:
-        return Judgement(
-            path=path,
-            language=verdict.language,
-            accepted=False,
-            reason=verdict.reason,
-            detail=verdict.detail,
-            licence=licence,
-        )
+        return _refuse(path, verdict.language, verdict.reason, verdict.detail, licence)
     result = score(verdict.language, verdict.text, verdict.tree)
     return Judgement(
         path=path,
@@ -73,10 +88,23 @@ def judge_file(path: str, data: bytes, limits: Limits, *, is_executable: bool, l
         score=result.total,
         components=result.components,
         details=result.details,
-        licence=spdx_header(verdict.text) or licence,
+        licence=licence.expression,
+        licence_evidence=licence.evidence,
         text=verdict.text,
         num_chars=len(verdict.text),
         num_lines=verdict.text.count("\n") + (not verdict.text.endswith("\n")),
         redacted=verdict.redacted,
         redactions=verdict.redactions,
+    )
+
+
+def _refuse(path: str, language: str | None, reason: str | None, detail: str | None, licence: Licence) -> Judgement:
+    return Judgement(
+        path=path,
+        language=language,
+        accepted=False,
+        reason=reason,
+        detail=detail,
+        licence=licence.expression,
+        licence_evidence=licence.evidence,
     )

@@ -17,7 +17,18 @@ from sourcecode.near_duplicates import NUM_BANDS
 OTHER: Final = "other"
 # Why a file is refused: what its content and path say, and what kind of entry it is.
 FILE_REASONS: Final = frozenset(
-    (*REASONS, "symlink", "gitlink", "special", "path_encoding", "path_length", "unreadable", "exception", OTHER)
+    (
+        *REASONS,
+        "licence",
+        "symlink",
+        "gitlink",
+        "special",
+        "path_encoding",
+        "path_length",
+        "unreadable",
+        "exception",
+        OTHER,
+    )
 )
 # Why a visit fails, as far as the child says it.
 FAILURES: Final = frozenset(
@@ -76,6 +87,11 @@ class Job(BaseModel):
     kind: Literal["git", "folder"]
     scratch: str
     licence: str | None
+    """As the operator states it."""
+    api_licence: str | None
+    """As GitHub knows it."""
+    allowed_licences: tuple[str, ...] | None
+    """What a file must be under to be kept; None: whatever it is."""
     known: dict[str, str]
     """Object ids of the accepted files by path, as they are stored: those that did not change are not read again."""
     limits: dict[str, Any]

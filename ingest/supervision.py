@@ -101,15 +101,23 @@ class Child:
 
 
 def make_job(
-    source: str, kind: str, scratch: Path, licence: str | None, known: dict[str, str], settings: IngestSettings
+    source: str,
+    kind: str,
+    scratch: Path,
+    licences: tuple[str | None, str | None, tuple[str, ...] | None],
+    known: dict[str, str],
+    settings: IngestSettings,
 ) -> Job:
-    """Return the job of one visit."""
+    """Return the job of one visit; the licences are the operator's word, GitHub's, and what is allowed."""
+    licence, api_licence, allowed = licences
     return Job.model_validate(
         {
             "source": source,
             "kind": kind,
             "scratch": str(scratch),
             "licence": licence,
+            "api_licence": api_licence,
+            "allowed_licences": allowed,
             "known": known,
             "limits": dataclasses.asdict(settings.limits),
             "settings": {

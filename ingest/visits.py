@@ -3,24 +3,22 @@
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from ingest.entries import Entry, Tree
 from ingest.judge import Judgement, judge_file
+from ingest.licensing import Licences
 from ingest.messages import Accepted, Ended, Listed, Message, Refused
 from ingest.units import count_units
 from sourcecode.filters import decode, judge_size
 from sourcecode.fingerprints import blob_oid
 from sourcecode.languages import detect_language
-from sourcecode.licences import detect_licence, is_licence_name
 from sourcecode.limits import Limits
 from sourcecode.near_duplicates import make_bands
 from sourcecode.paths import judge_path
 from sourcecode.scores import SCORER_VERSION
 
-_MAX_LICENCE_FILES = 8
-_MAX_LICENCE_BYTES = 200_000
 # These are counted, not listed: a row for each picture and each text file would drown the others.
 _ONLY_COUNTED = frozenset({"language"})
 
@@ -29,11 +27,17 @@ class Visit:
     """One pass over one tree; every file ends in exactly one of accepted, refused, unchanged."""
 
     def __init__(
-        self, tree: Tree, limits: Limits, *, known: dict[str, str], licence: str | None, say: Callable[[Message], None]
+        self,
+        tree: Tree,
+        limits: Limits,
+        *,
+        known: dict[str, str],
+        licences: Licences,
+        say: Callable[[Message], None],
+        allowed: Collection[str] | None = None,
     ) -> None:
         self._tree, self._limits, self._known, self._say = tree, limits, known, say
-        self._licence = licence
-        self._evidence = "named by the operator" if licence else ""
+        self._licences, self._allowed = licences, allowed
         self._refusals: Counter[str] = Counter()
         self._num_unchanged = self._num_bytes = 0
         self.stages: dict[str, float] = {}
@@ -47,7 +51,8 @@ class Visit:
         self._say(
             Listed(head=self._tree.head, num_entries=len(entries), num_candidates=len(candidates), num_units=units)
         )
-        self._find_licence(entries)
+        with self._stage("licence"):
+            self._licences.read(entries, [entry.path for entry in candidates], self._read_text)
         for entry in candidates:
             self._look_at(entry)
         self._say(self._sum_up(entries))
@@ -80,7 +85,12 @@ class Visit:
         try:
             with self._stage("judge"):
                 judgement = judge_file(
-                    entry.path, data, self._limits, is_executable=entry.is_executable, licence=self._licence
+                    entry.path,
+                    data,
+                    self._limits,
+                    is_executable=entry.is_executable,
+                    licence=self._licences.find(entry.path),
+                    allowed=self._allowed,
                 )
             with self._stage("compare"):
                 bands = make_bands(judgement.text) if judgement.text else []
@@ -121,16 +131,6 @@ class Visit:
                 Refused(path=entry.path, oid=oid, num_bytes=entry.num_bytes, reason=reason, detail=(detail or "")[:500])
             )
 
-    def _find_licence(self, entries: Sequence[Entry]) -> None:
-        if self._licence:
-            return
-        with self._stage("licence"):
-            files = [
-                e for e in entries if is_licence_name(e.path) and not e.reason and e.num_bytes < _MAX_LICENCE_BYTES
-            ]
-            texts = {entry.path: self._read_text(entry) for entry in files[:_MAX_LICENCE_FILES]}
-            self._licence, self._evidence = detect_licence(texts)
-
     def _read_text(self, entry: Entry) -> str:
         try:
             return decode(self._tree.read(entry) or b"")
@@ -143,8 +143,8 @@ class Visit:
         hidden = tuple(entry.path for entry in entries if entry.reason == "unreadable" and entry.path.endswith("/"))
         return Ended(
             head=self._tree.head,
-            licence=self._licence,
-            licence_evidence=self._evidence[:500],
+            licence=self._licences.root.expression,
+            licence_evidence=self._licences.root.evidence,
             refusals=dict(self._refusals),
             num_unchanged=self._num_unchanged,
             num_bytes=self._num_bytes,

@@ -13,6 +13,8 @@ from schema.tables import Repository
 STATES = ("queued", "working", "done", "refused", "dead")
 LONGEST_DELAY_S = 86_400
 _UNFINISHED = ("queued", "working")
+# The evidence of a licence that was stated, not found: it holds at the next visit too.
+NAMED = "named by the operator"
 _FINAL = ("done", "refused", "dead")
 
 
@@ -32,10 +34,11 @@ class Claim:
     attempts: int  # this one included
     unit_level: str | None
     head_commit: str | None
-    licence: str | None
+    licence: str | None  # as it was stated; what a visit found is looked for again
     owner: str | None
     name: str
     moved_to: str | None  # where it is cloned from since it was renamed
+    api_licence: str | None = None  # SPDX id, as GitHub sees it
 
 
 def add_source(
@@ -64,6 +67,7 @@ def add_source(
             "reason": sa.case((finished, None), else_=Repository.reason),
             "priority": sa.func.greatest(Repository.priority, new.excluded.priority),
             "licence": sa.func.coalesce(new.excluded.licence, Repository.licence),
+            "licence_evidence": sa.case((new.excluded.licence.is_(None), Repository.licence_evidence)),
             # What the operator names is not the crawler's to refuse any more.
             "origin": sa.case((new.excluded.origin == "operator", "operator"), else_=Repository.origin),
         },
@@ -104,10 +108,13 @@ def claim_repository(conn: sa.Connection, *, lease_s: float) -> Claim | None:
             Repository.attempts,
             Repository.unit_level,
             Repository.head_commit,
-            Repository.licence,
+            sa.case((sa.func.coalesce(Repository.licence_evidence, NAMED) == NAMED, Repository.licence)).label(
+                "licence"
+            ),
             Repository.owner,
             Repository.name,
             Repository.moved_to,
+            Repository.api_licence,
         )
     )
     row = conn.execute(taken).one_or_none()
@@ -180,6 +187,11 @@ def give_back_repository(conn: sa.Connection, claim: Claim, reason: str, *, dela
 def set_unit_level(conn: sa.Connection, claim: Claim, level: str) -> None:
     """Fix the level of a repository's split units (I6)."""
     _write(conn, claim, unit_level=level)
+
+
+def set_licence(conn: sa.Connection, claim: Claim, licence: str | None, evidence: str) -> None:
+    """Record the licence of a repository that is about to be refused for it."""
+    _write(conn, claim, licence=licence, licence_evidence=evidence)
 
 
 def set_local_path(conn: sa.Connection, claim: Claim, path: str | None) -> None:

@@ -1,73 +1,86 @@
-"""Under which licence is this? From SPDX headers and from the phrases that only one licence text contains."""
+"""Under which licence is this? From SPDX headers, from the notices that files carry, and from licences' texts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from sourcecode.licence_texts import match_texts
 
 _LICENCE_NAME = re.compile(
-    r"(?:un)?licen[cs]e(?:[-_.].*)?|copying(?:[-_.].*)?|(?:mit|apache|gpl|bsd)[-_.]?licen[cs]e(?:[-_.].*)?",
+    r"(?:un)?licen[cs]e(?:[-_.].*)?|copying(?:[-_.].*)?|(?:mit|apache|gpl|bsd|mpl)[-_.]?licen[cs]e(?:[-_.].*)?",
     re.IGNORECASE,
 )
+# Read where no licence file says anything: a NOTICE names the licences of others too.
+_NOTICE_NAME = re.compile(r"(?:copyright|notice)(?:[-_.].*)?", re.IGNORECASE)
+_NOT_TEXT = re.compile(r".*\.(?:py|rs|go|[cm]?[jt]sx?|dart|json|ya?ml|toml|png|svg|html?)", re.IGNORECASE)
 _SPDX = re.compile(
     r"SPDX-License-Identifier:[ \t]{0,4}([A-Za-z0-9.+() -]{2,80}?)[ \t]*(?:\*/|-->|\"\"\"|$)", re.MULTILINE
 )
 _HEADER_CHARS = 4_000
-_MAX_TEXT_CHARS = 100_000
+_MAX_TEXT_CHARS = 200_000
+# One plain identifier, as nearly every licence is: read without the library, whose start costs as much as many files.
+_IDENTIFIER = re.compile(r"[A-Za-z0-9.-]+")
 
-# The first whose phrases all occur wins, so that the narrower ones come first. Texts are compared with blanks squeezed.
-_PHRASES: list[tuple[str, tuple[str, ...]]] = [
-    ("AGPL-3.0-only", ("gnu affero general public license", "version 3")),
-    ("LGPL-3.0-only", ("gnu lesser general public license", "version 3, 29 june 2007")),
-    ("LGPL-2.1-only", ("gnu lesser general public license", "version 2.1")),
-    ("GPL-3.0-only", ("gnu general public license", "version 3, 29 june 2007")),
-    ("GPL-2.0-only", ("gnu general public license", "version 2, june 1991")),
-    ("MPL-2.0", ("mozilla public license", "2.0")),
-    ("EPL-2.0", ("eclipse public license", "2.0")),
-    ("PSF-2.0", ("python software foundation license version 2",)),
-    ("Apache-2.0", ("apache license", "version 2.0")),
-    ("BSL-1.0", ("boost software license - version 1.0",)),
-    ("Unlicense", ("this is free and unencumbered software released into the public domain",)),
-    ("CC0-1.0", ("cc0 1.0 universal",)),
-    ("Zlib", ("provided 'as-is', without any express or implied", "altered source versions must be plainly marked")),
+# What a notice says, in text whose words are separated by single blanks.
+_GNU = re.compile(
+    r"gnu (affero |lesser |library |)general public licen[cs]e.{0,120}?\bversion ([23](?:\.[01])?)\b"
+    r"(.{0,90}?\bany later version|)"
+)
+_NOTICES = (
     (
-        "BSD-4-Clause",
-        ("redistribution and use in source and binary forms", "all advertising materials mentioning features"),
+        "Apache-2.0",
+        re.compile(r"licensed under (?:the terms of )?(?:either of )?(?:the )?apache licen[cs]e,? version 2"),
     ),
-    (
-        "BSD-3-Clause",
-        ("redistribution and use in source and binary forms", "to endorse or promote products derived from"),
-    ),
-    ("BSD-2-Clause", ("redistribution and use in source and binary forms", "this software is provided")),
-    ("ISC", ("permission to use, copy, modify, and/or distribute this software", "provided that the above copyright")),
-    ("ISC", ("permission to use, copy, modify, and distribute this software", "provided that the above copyright")),
-    (
-        "0BSD",
-        ("permission to use, copy, modify, and/or distribute this software for any purpose with or without fee is",),
-    ),
-    ("MIT", ("permission is hereby granted, free of charge, to any person obtaining a copy", "without restriction")),
-]
+    ("MPL-2.0", re.compile(r"(?:terms of|under) the mozilla public licen[cs]e,? (?:v\. ?|version )2\.0")),
+    ("MIT", re.compile(r"(?:licensed|released|distributed|available|terms of|or) (?:under )?(?:the )?mit licen[cs]e")),
+    ("BSL-1.0", re.compile(r"distributed under the boost software licen[cs]e,? version 1\.0")),
+)
+_GNU_NAMES = {"affero ": "AGPL", "lesser ": "LGPL", "library ": "LGPL", "": "GPL"}
+# Terms that turn a permissive text into something else.
+_RESTRICTED = re.compile(r"commons clause|for non-?commercial (?:use|purposes) only|shall be used for good, not evil")
+RESTRICTED = "LicenseRef-restricted"
+
+
+class Licence(NamedTuple):
+    """An SPDX expression, None where there is none, and what says so."""
+
+    expression: str | None
+    evidence: str
 
 
 def is_licence_name(path: str) -> bool:
-    """Say whether a file at the root of a repository may hold its licence."""
-    name = PurePosixPath(path)
-    return len(name.parts) == 1 and _LICENCE_NAME.fullmatch(name.name) is not None
+    """Say whether a file, in whatever folder, may hold the licence of what lies below that folder."""
+    name = PurePosixPath(path).name
+    is_named = _LICENCE_NAME.fullmatch(name) or _NOTICE_NAME.fullmatch(name)
+    return is_named is not None and not _NOT_TEXT.fullmatch(name)
 
 
-def detect_licence(texts: Mapping[str, str]) -> tuple[str | None, str]:
-    """Return the SPDX expression of a repository and its evidence, from its licence files by name.
+def detect_licence(texts: Mapping[str, str]) -> Licence:
+    """Return the licence of a folder from its licence files by name.
 
-    Two recognised licences in two files are a choice or a mixture that only a person can tell apart: joined by AND, the
-    careful reading.
+    Two licences in two files are a choice or a mixture that only a person can tell apart: joined by AND, the careful
+    reading, unless one of the files says that they are a choice.
     """
-    found: dict[str, str] = {}
-    for name in sorted(texts):
-        spdx = spdx_header(texts[name]) or _match_phrases(texts[name])
-        if spdx is not None:
-            found.setdefault(spdx, name)
+    main = {path: text for path, text in texts.items() if not _NOTICE_NAME.fullmatch(PurePosixPath(path).name)}
+    found = _read_all(main) or _read_all(texts)
     if not found:
-        return None, f"not recognised: {', '.join(sorted(texts))}"[:200] if texts else "no licence file"
-    return " AND ".join(found), ", ".join(f"{name}: {spdx}" for spdx, name in found.items())
+        return Licence(None, f"not recognised: {', '.join(sorted(texts))}"[:200] if texts else "no licence file")
+    evidence = ", ".join(f"{name}: {spdx}" for spdx, name in found.items())
+    choice = next((spdx for spdx in _read_all(texts) if _is_choice_of(spdx, found)), None)
+    mixture = " AND ".join(f"({spdx})" if " OR " in spdx and len(found) > 1 else spdx for spdx in found)
+    return Licence(choice or mixture, evidence[:500])
+
+
+def file_licence(text: str) -> Licence | None:
+    """Return the licence that a source file states itself, in an SPDX header or in a notice at its top."""
+    top = text[:_HEADER_CHARS]
+    if (header := spdx_header(top)) is not None:
+        return Licence(header, f"SPDX header: {header}")
+    if "licen" in top.lower() and (notice := _read_notice(_squeeze(top))) is not None:
+        return Licence(notice, f"notice: {notice}")
+    return None
 
 
 def spdx_header(text: str) -> str | None:
@@ -76,12 +89,78 @@ def spdx_header(text: str) -> str | None:
     return found[1].strip() if found else None
 
 
-def _match_phrases(text: str) -> str | None:
-    squeezed = " ".join(text[:_MAX_TEXT_CHARS].lower().split())
-    # A GPL text speaks of the Lesser and the Affero licence at its end: its title decides.
-    title = squeezed[:600]
-    for spdx, phrases in _PHRASES:
-        where = title if "GPL" in spdx else squeezed
-        if all(phrase in where for phrase in phrases):
-            return spdx
-    return None
+def is_allowed(expression: str | None, allowed: Collection[str]) -> bool:
+    """Say whether these licences allow what is under an SPDX expression: of OR one must be among them, of AND all.
+
+    `X+` and an exception (`X WITH Y`) are as good as X. What is no expression is not allowed, nor is no licence.
+    """
+    if expression is None:
+        return False
+    names = _fold(frozenset(allowed))
+    # Before there were expressions, a slash stood between two to choose from.
+    folded = expression.lower().replace("/", " or ")
+    return folded in names if _IDENTIFIER.fullmatch(folded) else _evaluate(folded, names)
+
+
+@lru_cache(maxsize=16)
+def _fold(names: frozenset[str]) -> frozenset[str]:
+    return frozenset(name.lower() for name in names)
+
+
+@lru_cache(maxsize=4096)
+def _evaluate(expression: str, allowed: frozenset[str]) -> bool:
+    # Imported where it is needed: the library reads its list of 2,000 licences at the start.
+    from boolean import ParseError
+    from license_expression import AND, OR, ExpressionError, LicenseWithExceptionSymbol, Licensing
+
+    def holds(node: object) -> bool:
+        if isinstance(node, OR):
+            return any(holds(part) for part in node.args)
+        if isinstance(node, AND):
+            return all(holds(part) for part in node.args)
+        licence = node.license_symbol if isinstance(node, LicenseWithExceptionSymbol) else node
+        key = str(getattr(licence, "key", "")).lower()
+        return key in allowed or key.removesuffix("+") in allowed
+
+    try:
+        tree = Licensing().parse(expression)
+    except (ExpressionError, ParseError):
+        return False
+    return tree is not None and holds(tree)
+
+
+def _read_all(texts: Mapping[str, str]) -> dict[str, str]:
+    """Map each licence that was recognised to the file that says so."""
+    found: dict[str, str] = {}
+    for name in sorted(texts):
+        for spdx in _read(texts[name][:_MAX_TEXT_CHARS]):
+            found.setdefault(spdx, name)
+    return found
+
+
+def _read(text: str) -> list[str]:
+    squeezed = _squeeze(text)
+    header = spdx_header(text)
+    found = [header] if header else match_texts(text)
+    if not found and (notice := _read_notice(squeezed)) is not None:
+        found = [notice]
+    return [*found, RESTRICTED] if found and _RESTRICTED.search(squeezed) else found
+
+
+def _read_notice(squeezed: str) -> str | None:
+    gnu = _GNU.search(squeezed)
+    found = [spdx for spdx, pattern in _NOTICES if pattern.search(squeezed)]
+    if gnu:
+        version = gnu[2] if "." in gnu[2] else f"{gnu[2]}.0"
+        found.append(f"{_GNU_NAMES[gnu[1]]}-{version}-{'or-later' if gnu[3] else 'only'}")
+    is_choice = "at your option" in squeezed.replace("(at your option) any later", "") or "dual-licensed" in squeezed
+    return (" OR " if is_choice else " AND ").join(sorted(found)) if found else None
+
+
+def _is_choice_of(expression: str, found: Mapping[str, str]) -> bool:
+    parts = set(expression.strip("()").split(" OR "))
+    return len(parts) > 1 and len(found) > 1 and set(found) - {expression} <= parts
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(re.sub(r"[*/#;<>\"'|-]+", lambda marks: "-" if marks[0] == "-" else " ", text.lower()).split())

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from ingest.commands import queue_source
 from ingest.entries import SourceFailed
 from ingest.folders import Folder
+from ingest.licensing import Licences
 from ingest.messages import Ended, Message
 from ingest.sources import normalise_source
 from ingest.visits import Visit
@@ -158,7 +159,7 @@ def visit(root: Path, known: dict[str, str], *, after_listing: Callable[[], obje
 
     said: list[Message] = []
     tree = Changing(str(root), max_file_bytes=10_000, max_entries=100)
-    Visit(tree, Limits(max_file_bytes=10_000), known=known, licence="MIT", say=said.append).run()
+    Visit(tree, Limits(max_file_bytes=10_000), known=known, licences=Licences("MIT", None), say=said.append).run()
     return said
 
 

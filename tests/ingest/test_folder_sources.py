@@ -21,8 +21,7 @@ def test_it_stores_what_is_accepted_and_lists_what_is_not(
     root = make_folder(
         "plain",
         {
-            "LICENSE": "Permission is hereby granted, free of charge, to any person obtaining a copy"
-            " of it, without restriction",
+            "LICENSE": "Released under the MIT License.",
             "src/a.py": code,
             "src/crlf.py": b"\xef\xbb\xbf" + make_code("b").replace("\n", "\r\n").encode(),
             "bin/tool": "#!/usr/bin/env python3\n" + make_code("c"),

@@ -104,7 +104,11 @@ def test_it_explains_a_file_by_the_code_of_the_worker(
     with engine.begin() as conn:
         stored = conn.execute(sa.text("SELECT quality_score, score_detail, licence FROM processed_files")).one()
     assert stored.quality_score == report["score"]
-    assert stored.score_detail == {"components": report["components"], "details": report["details"]}
+    assert stored.score_detail == {
+        "components": report["components"],
+        "details": report["details"],
+        "licence": "SPDX header: MIT",
+    }
     assert stored.licence == "MIT"
     shown = run("explain", str(file)).stdout
     assert f"accepted, score {report['score']:.1f} of 100" in shown
@@ -166,8 +170,17 @@ def test_the_queue_says_why_a_source_was_refused_and_what_to_do(
 
 def test_every_reason_has_its_advice() -> None:
     """Those that a child gives, and those that the worker finds."""
-    own = {"child_broken", "child_died", "database_away", "nothing_accepted", "stopped", "timeout", "worker_died"}
-    assert set(ADVICE) == FAILURES | own
+    own = {
+        "child_broken",
+        "child_died",
+        "database_away",
+        "licence",
+        "nothing_accepted",
+        "stopped",
+        "timeout",
+        "worker_died",
+    }
+    assert set(ADVICE) == FAILURES | own | {"worker_died"}
 
 
 def test_it_serves_its_health_and_metrics(

@@ -1,0 +1,68 @@
+"""The licence policy, and the licences of one source: what the operator, its files and GitHub say, folder by folder."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePosixPath
+
+from ingest.config import IngestSettings
+from ingest.entries import Entry
+from schema.repositories import NAMED, Claim
+from sourcecode.licences import Licence, detect_licence, is_allowed, is_licence_name
+
+_MAX_FILES, _MAX_BYTES = 400, 200_000
+_NONE = Licence(None, "no licence file")
+# GitHub's word for a licence that it does not know.
+_UNKNOWN = ("", "NOASSERTION")
+
+
+def fetch_allowed(claim: Claim, settings: IngestSettings) -> tuple[str, ...] | None:
+    """Return the licences that a source's files must be under; None: any, as for what the operator names."""
+    is_free = claim.origin == "operator" or settings.licence_policy == "any"
+    return None if is_free else settings.allowed_licences
+
+
+def judge_api_licence(claim: Claim, settings: IngestSettings) -> Licence | None:
+    """Return the licence of a found repository where GitHub knows it and it is not allowed: it need not be cloned."""
+    allowed, named = fetch_allowed(claim, settings), claim.api_licence or ""
+    if allowed is None or claim.licence or named in _UNKNOWN or is_allowed(named, allowed):
+        return None
+    return Licence(named, f"GitHub: {named}")
+
+
+class Licences:
+    """The licence of every folder of a source: that of its own licence files, else its parent's."""
+
+    def __init__(self, named: str | None, api: str | None) -> None:
+        self._named = Licence(named, NAMED) if named else None
+        self._api = Licence(api, f"GitHub: {api}") if api and api not in _UNKNOWN else None
+        self._folders: dict[PurePosixPath, Licence] = {}
+
+    @property
+    def root(self) -> Licence:
+        """The licence of the repository."""
+        return self.find("")
+
+    def read(self, entries: Iterable[Entry], wanted: Sequence[str], read_text: Callable[[Entry], str]) -> None:
+        """Read the licence files of the folders that the `wanted` paths lie in, the outer ones first."""
+        if self._named:
+            return
+        needed = {parent for path in wanted for parent in PurePosixPath(path).parents} | {PurePosixPath()}
+        files = [e for e in entries if is_licence_name(e.path) and not e.reason and e.num_bytes < _MAX_BYTES]
+        by_folder: dict[PurePosixPath, dict[str, str]] = {}
+        for entry in sorted(files, key=lambda entry: (entry.path.count("/"), entry.path))[:_MAX_FILES]:
+            if (folder := PurePosixPath(entry.path).parent) in needed:
+                by_folder.setdefault(folder, {})[entry.path] = read_text(entry)
+        for folder, texts in by_folder.items():
+            found = detect_licence(texts)
+            # A NOTICE of something else, somewhere inside, does not take the repository's licence away.
+            if found.expression or not folder.parts or any("licen" in text.lower() for text in texts.values()):
+                self._folders[folder] = found
+
+    def find(self, path: str) -> Licence:
+        """Return the licence of what lies at a path, as far as its folders say."""
+        if self._named:
+            return self._named
+        parents = PurePosixPath(path).parents or (PurePosixPath(),)
+        nearest = next((self._folders[folder] for folder in parents if folder in self._folders), _NONE)
+        # GitHub speaks of the root's text alone; where that was recognised here, the text itself is the evidence.
+        is_root = nearest is self._folders.get(PurePosixPath(), _NONE)
+        return self._api if self._api and is_root and nearest.expression is None else nearest
