@@ -13,6 +13,7 @@ from typing import Any
 import click
 import sqlalchemy as sa
 
+from ingest.benchmarks import benchmark_list
 from ingest.config import Settings
 from ingest.entries import show_text
 from ingest.github.commands import crawl
@@ -42,6 +43,7 @@ def ingest() -> None:
     """Fill the tables with source code."""
 
 
+ingest.add_command(benchmark_list)
 ingest.add_command(crawl)
 
 

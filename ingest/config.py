@@ -53,6 +53,8 @@ class IngestSettings(BaseModel):
     """A file whose syntax errors cover a larger share of it is refused with the reason `syntax` (share of bytes)."""
     keep_tests: bool = False
     """Keep test files too; otherwise they are refused with the reason `test` (true or false)."""
+    benchmark_list: Path | None = None
+    """File of hashes of benchmark tasks; files that hold one are refused as `benchmark` (default: HumanEval, MBPP)."""
     near_duplicate_threshold: float = Field(default=0.7, ge=0.5, le=1)
     """Texts whose sets of five-token shingles are this similar are near-duplicates (Jaccard, 0.5 to 1)."""
     train_share: float = Field(default=0.95, gt=0, le=1)
@@ -147,6 +149,13 @@ class IngestSettings(BaseModel):
             raise ValueError("a token has characters that no token has: give plain tokens, with commas in between")
         return tuple(SecretStr(text) for text in dict.fromkeys(texts))
 
+    @field_validator("benchmark_list")
+    @classmethod
+    def _check_benchmark_list(cls, file: Path | None) -> Path | None:
+        if file is not None and not file.is_file():
+            raise ValueError(f"{file}: no such file; make it with: codelupe ingest benchmark-list FILE… --output {file}")
+        return file
+
     @model_validator(mode="after")
     def _check_shares(self) -> "IngestSettings":
         if self.train_share + self.validation_share > 1:
@@ -167,6 +176,7 @@ class IngestSettings(BaseModel):
             max_mean_line_chars=self.max_mean_line_chars,
             max_error_share=self.max_error_share,
             keep_tests=self.keep_tests,
+            benchmark_list=str(self.benchmark_list) if self.benchmark_list else None,
         )
 
 

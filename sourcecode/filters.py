@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Tree
 
+from sourcecode.contamination import find_benchmark
+from sourcecode.encoded import find_encoded
 from sourcecode.generated import find_generator_mark
 from sourcecode.languages import detect_language
 from sourcecode.limits import Limits
 from sourcecode.paths import judge_path
 from sourcecode.redaction import redact
+from sourcecode.substance import find_lack_of_substance
 from sourcecode.syntax import measure_errors
 
 # Every reason that judge gives, in the order in which they are looked at.
@@ -24,17 +27,23 @@ REASONS = (
     "too_large",
     "too_short",
     "binary",
+    "lfs_pointer",
     "encoding",
     "bidi",
+    "encoded",
     "secret",
     "nesting",
     "parse_time",
     "syntax",
+    "boilerplate",
+    "data",
+    "benchmark",
 )
 
 # Trojan Source (CVE-2021-42574): these make a text read in another order than it runs.
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _NUM_MEAN_LINES = 5  # the average line says nothing about a file of fewer
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _SOURCE_MAP = re.compile(r"^//[#@] sourceMappingURL=", re.MULTILINE)
 
 
@@ -63,7 +72,7 @@ def judge(path: str, data: bytes, limits: Limits, *, is_executable: bool = True)
     language = detect_language(path, data)
     refusal = judge_path(path, limits, is_executable=is_executable) or _judge_language(language, limits)
     refusal = refusal or judge_size(len(data), limits)
-    refusal = refusal or (("binary", "contains NUL") if b"\0" in data else None)
+    refusal = refusal or _judge_bytes(data)
     if refusal:
         return _refuse(refusal, language)
     try:
@@ -88,6 +97,12 @@ def decode(data: bytes) -> str:
     return data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
 
 
+def _judge_bytes(data: bytes) -> tuple[str, str] | None:
+    if b"\0" in data:
+        return "binary", "contains NUL"
+    return ("lfs_pointer", "its content is in Git LFS") if data.startswith(_LFS_POINTER) else None
+
+
 def _judge_language(language: str | None, limits: Limits) -> tuple[str, str] | None:
     return None if language in limits.languages else ("language", language or "not recognised")
 
@@ -105,6 +120,9 @@ def _judge_text(language: str, text: str, limits: Limits) -> Verdict:
     error_share = measure_errors(tree) / len(redaction.text.encode())
     if error_share > limits.max_error_share:
         return _refuse(("syntax", f"{error_share:.0%} of the bytes are in syntax errors"), language)
+    refusal = find_lack_of_substance(language, tree) or _judge_contamination(redaction.text, limits)
+    if refusal:
+        return _refuse(refusal, language)
     return Verdict(
         accepted=True,
         language=language,
@@ -132,7 +150,13 @@ def _judge_marks(text: str) -> tuple[str, str] | None:
         return "generated", "has a source map"
     if found := _BIDI.search(text):
         return "bidi", f"U+{ord(found[0]):04X} at character {found.start()}"
-    return None
+    encoded = find_encoded(text)
+    return ("encoded", encoded) if encoded else None
+
+
+def _judge_contamination(text: str, limits: Limits) -> tuple[str, str] | None:
+    known = find_benchmark(text, limits.benchmark_list)
+    return ("benchmark", known) if known else None
 
 
 def _refuse(refusal: tuple[str, str], language: str | None) -> Verdict:

@@ -16,3 +16,5 @@ class Limits:
     max_mean_line_chars: int = 110
     max_error_share: float = 0.05
     keep_tests: bool = False
+    benchmark_list: str | None = None
+    """File of hashes; None for the list that is shipped."""

@@ -1,11 +1,21 @@
 """One smallest file for each reason, and the neighbours that must pass."""
 
+import base64
+import random
+
 import pytest
 
 from sourcecode.filters import REASONS, judge
 from sourcecode.limits import Limits
 
 LIMITS = Limits()
+_RANDOM = random.Random(7)
+_BLOB = base64.b64encode(_RANDOM.randbytes(1200)).decode()
+_WRAPPED = "".join(f'    "{_BLOB[at : at + 76]}"\n' for at in range(0, len(_BLOB), 76))
+_ESCAPES = "".join(f"\\x{byte:02x}" for byte in _RANDOM.randbytes(20))
+_HASHES = "".join(f'    "{_RANDOM.randbytes(32).hex()}",\n' for _ in range(20))
+_FUNCTION = "\n\ndef unpack(data: bytes) -> bytes:\n    return data[::-1]\n"
+_LICENCE = "# Copyright 2020 The Authors. Licensed under the Apache License, Version 2.0; see the file LICENSE.\n"
 GOOD = b'"""Say hello."""\n\n\ndef greet(name: str) -> str:\n    """Return a greeting."""\n    return f"hello {name}"\n'
 _SECRET = b'TOKEN = "' + b"ghp_" + b'Zk7Qp2Rx9Tv4Wm6Yb1Nc8Jd3Hf5Lg0Sa7De2"\n'
 
@@ -53,11 +63,48 @@ REFUSED = [
     ("too_large", "a.py", b"x = 1\n" * 50_000),
     ("too_short", "a.py", b"x = 1\n"),
     ("binary", "a.py", GOOD + b"\0"),
+    (
+        "lfs_pointer",
+        "a.py",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d7a" * 16 + b"\nsize 12345\n",
+    ),
     ("encoding", "a.py", GOOD + b"# \xff\xfe\n"),
     ("bidi", "a.py", GOOD + "# \u202e evil\n".encode()),
+    ("encoded", "a.py", f"ICON = (\n{_WRAPPED})\n{_FUNCTION}".encode()),
+    ("encoded", "a.go", f'package a\n\nvar icon = "{_BLOB[:500]}" +\n\t"{_BLOB[:500]}"\n\nfunc F() {{}}\n// The end.\n\n\n\n\n\n\n\n'.encode()),
+    ("encoded", "a.js", (f'const icon = "{_ESCAPES}" +\n' * 19 + '"";\nfunction f() {}\n').encode()),
+    ("encoded", "a.py", f"KNOWN = {{\n{_HASHES}}}\n{_FUNCTION}".encode()),
     ("secret", "a.py", GOOD + _SECRET),
     ("nesting", "a.py", b"x = " + b"[\n" * 30_000 + b"]\n" * 30_000),
     ("syntax", "a.py", b"this is )( not python at all ;;; {{{\n" * 9),
+    ("boilerplate", "a.py", f'{_LICENCE}"""Tools."""\nfrom a import b\n__all__ = ["b"]\n'.encode()),
+    ("boilerplate", "doc.go", b"// Copyright 2020 The Authors.\n\n// Package a does things.\npackage a\n"),
+    (
+        "boilerplate",
+        "mod.rs",
+        b"//! Tools.\n#![allow(dead_code)]\nuse std::fmt;\npub use self::a::*;\nmod a;\npub mod b;\n",
+    ),
+    (
+        "boilerplate",
+        "index.ts",
+        b'import a from "./a";\nexport * from "./b";\nexport { c, d } from "./c";\nexport { a };\n',
+    ),
+    ("boilerplate", "a.js", b'"use strict";\nconst a = require("a"), b = require("b").b;\nexport { a, b };\n'),
+    (
+        "boilerplate",
+        "a.dart",
+        b'library a;\nimport "dart:io";\nexport "src/b.dart";\npart "c.dart";\n// The end of it all.\n',
+    ),
+    ("data", "a.py", b"CODES = {\n" + b'    "aa": (1, None, -2.5),\n' * 60 + b"}\nLAST: int = 7\n"),
+    ("data", "a.go", b"package a\n\nvar T = []pair{\n" + b'\t{1, "a"},\n' * 60 + b"}\n\nconst N = 7\n"),
+    ("data", "a.rs", b"pub const T: &[(char, u8)] = &[\n" + b"    ('a', 1),\n" * 60 + b"];\n"),
+    (
+        "data",
+        "a.ts",
+        b"export const T: Record<string, number> = {\n" + b"  a: 1,\n" * 60 + b"};\nexport default [1, 2];\n",
+    ),
+    ("data", "a.js", b"module.exports = {\n" + b'  a: ["b", 1],\n' * 60 + b"};\n"),
+    ("data", "a.dart", b"const Map<String, int> t = {\n" + b"  'a': 1,\n" * 60 + b"};\n"),
 ]
 
 
@@ -69,7 +116,8 @@ def test_it_refuses_with_the_reason(reason: str, path: str, data: bytes) -> None
 
 
 def test_every_reason_has_a_case_but_the_clock() -> None:
-    assert {case[0] for case in REFUSED} | {"parse_time"} == set(REASONS)
+    """Benchmarks have their own tests (test_contamination.py)."""
+    assert {case[0] for case in REFUSED} | {"parse_time", "benchmark"} == set(REASONS)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +165,41 @@ def test_it_accepts_names_that_only_contain_a_forbidden_word(path: str) -> None:
 )
 def test_it_accepts_code_that_speaks_of_generated_code(text: str) -> None:
     assert judge("a.py", text.encode(), LIMITS).accepted
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        # encoded: short keys and hashes, long names, rulers, addresses, a test vector or two
+        ("a.py", f'KEY = "{_BLOB[:300]}"\n{_FUNCTION * 9}'),
+        ("a.py", f"KNOWN = {{\n{_HASHES[:600]}}}\n{_FUNCTION * 9}"),
+        ("a.py", "# " + "-" * 90 + "\n# " + "=" * 90 + "\n" + _FUNCTION),
+        ("a.py", f"def test_{'that_it_does_what_it_says_' * 9}() -> None:\n    pass\n" + _FUNCTION),
+        ("a.py", "# https://example.org/" + "a/long/way/to/the/page/" * 9 + "\n" + _FUNCTION),
+        # boilerplate: one statement of code among imports, a conditional import
+        ("a.py", f"{_LICENCE}import sys\nfrom a import b\n\nsys.exit(b.main(sys.argv))\n"),
+        ("a.py", "try:\n    import fast as engine\nexcept ImportError:\n    import slow as engine\n"),
+        ("main.go", 'package main\n\nimport "example.org/a/cmd"\n\nfunc main() { cmd.Execute() }\n'),
+        ("mod.rs", "mod a;\nmod b {\n    pub fn one() -> u8 {\n        1\n    }\n}\n"),
+        ("index.ts", 'import { a } from "./a";\n\nexport type Id = string | number;\nexport { a };\n'),
+        ("a.js", 'const a = require("a");\n\na.listen(process.env.PORT || 3000);\n'),
+        ("a.dart", 'import "a.dart";\n\nvoid main() => runApp(const App());\n'),
+        # data: values that are computed, and tables beside the code that uses them
+        ("a.py", "import re\n\nWORD = re.compile(r'[a-z]+')\nNUMBER = re.compile(r'[0-9]+')\n"),
+        ("a.py", "SQUARES = [n * n for n in range(10)]\nCUBES = {n: n**3 for n in range(10)}\n"),
+        ("a.py", "# The port of the service.\nPORT = 8090\n\n# Its address.\nHOST = 'localhost'\n"),
+        ("a.py", "CODES = {\n" + '    "aa": 1,\n' * 9 + "}\n" + _FUNCTION),
+        ("a.go", 'package a\n\nimport "errors"\n\nvar ErrA = errors.New("a is not what it was before")\n'),
+        ("a.go", "package a\n\ntype Kind int\n\nconst (\n\tOne Kind = iota\n\tTwo\n)\n"),
+        ("a.ts", "export const add = (a: number, b: number): number => a + b;\n"),
+        ("a.ts", "export const tools: { run<T>(of: T): T; stop(): void } = table;\n"),
+        ("a.js", "module.exports = {\n  add(a, b) {\n    return a + b;\n  },\n};\n"),
+        ("a.dart", "final now = DateTime.now();\nfinal later = now.add(const Duration(days: 1));\n"),
+    ],
+)
+def test_it_accepts_a_file_that_is_almost_without_code(path: str, text: str) -> None:
+    verdict = judge(path, text.encode(), LIMITS)
+    assert (verdict.accepted, verdict.reason, verdict.detail) == (True, None, None)
 
 
 def test_it_gives_the_text_without_byte_order_mark_and_carriage_returns() -> None:
