@@ -146,9 +146,9 @@ def _judge_lines(text: str, limits: Limits) -> tuple[str, str] | None:
 def _judge_marks(text: str) -> tuple[str, str] | None:
     if mark := find_generator_mark(text):
         return "generated", mark
-    if _SOURCE_MAP.search(text):
+    if "sourceMappingURL" in text and _SOURCE_MAP.search(text):
         return "generated", "has a source map"
-    if found := _BIDI.search(text):
+    if not text.isascii() and (found := _BIDI.search(text)):
         return "bidi", f"U+{ord(found[0]):04X} at character {found.start()}"
     encoded = find_encoded(text)
     return ("encoded", encoded) if encoded else None

@@ -35,12 +35,16 @@ _MARKS = re.compile(
     r"|(?i:\bgenerated\s+from\s+(['\"])[^'\"]+\1\s+(?:with|by|using)\s+\S+)"
     r"|(?i:\bgenerated\s+from\s+(['\"])[^'\"]+$)"
 )
+# One of these is in every mark: most files are done with this look.
+_WORDS = re.compile("(?i:generated)|DO NOT EDIT")
 _COMMENT_START = re.compile(r"\s*(?:#|//|/\*|\*|--|\"\"\"|'''|;)")
 
 
 def find_generator_mark(text: str) -> str | None:
     """Return the line that says that a program wrote the text (at most 80 characters), or None."""
     head = text[:_HEAD_CHARS]
+    if not _WORDS.search(head):
+        return None
     if found := _GO.search(head):
         return found[0][:80]
     is_docstring = False

@@ -1,5 +1,7 @@
 """What the node kinds of each grammar mean: one table per language, read by syntax.py and measures.py.
 
+What a score is made of is found by a query, which runs in C: only the nodes that matter become Python objects.
+
 Grammars come from wheels that carry their parser; nothing is downloaded at run time.
 """
 
@@ -13,7 +15,7 @@ import tree_sitter_javascript
 import tree_sitter_python
 import tree_sitter_rust
 import tree_sitter_typescript
-from tree_sitter import Language, Node, Tree
+from tree_sitter import Language, Node, Query, Tree
 
 
 class Role:
@@ -32,6 +34,8 @@ class Role:
     ARGUMENTS = 1024
     HEAD = 2048  # a signature whose body is the next node, so no place to cut
     STATEMENT_STRING = 4096  # may be a docstring (Python)
+    DECLARED = 8192  # a function's signature without a body (Rust)
+    TEXT = 16384  # neither code nor in quotes: prose between the tags of JSX, regular expressions
 
 
 _C_LIKE_NESTING = "if_statement for_statement while_statement do_statement switch_statement try_statement"
@@ -76,6 +80,7 @@ _KINDS: dict[str, dict[int, str]] = {
         Role.PARAMETERS: "parameters closure_parameters",
         Role.CONTAINER: "source_file block declaration_list field_declaration_list enum_variant_list match_block",
         Role.ARGUMENTS: "arguments",
+        Role.DECLARED: "function_signature_item",
     },
     "javascript": {
         Role.FUNCTION: "function_declaration generator_function_declaration function_expression generator_function"
@@ -85,7 +90,8 @@ _KINDS: dict[str, dict[int, str]] = {
         " catch_clause ternary_expression",
         Role.NESTING: f"{_C_LIKE_NESTING} for_in_statement",
         Role.COMMENT: "comment",
-        Role.STRING: "string template_string regex",
+        Role.STRING: "string template_string",
+        Role.TEXT: "jsx_text regex hash_bang_line",
         Role.NAME: "identifier property_identifier private_property_identifier shorthand_property_identifier_pattern",
         Role.DECORATION: "decorator",
         Role.PARAMETERS: "formal_parameters",
@@ -116,6 +122,26 @@ _KINDS["typescript"] = _KINDS["javascript"] | {
     Role.CONTAINER: _KINDS["javascript"][Role.CONTAINER] + " interface_body enum_body object_type",
 }
 
+# What each capture of a language's query is made of. A `logic` operator adds a path like a branch; an `else_if` is an
+# `if` that continues another; a `receiver` is Go's parameter before a method's name.
+_CAPTURES = {
+    "comment": Role.COMMENT,
+    "string": Role.STRING,
+    "text": Role.TEXT,
+    "decoration": Role.DECORATION,
+    "node": Role.FUNCTION | Role.TYPE | Role.BRANCH | Role.NESTING | Role.PARAMETERS | Role.HEAD | Role.DECLARED,
+}
+_LOGIC = "(binary_expression operator: [%s]) @node "
+_PATTERNS = {
+    "python": "(expression_statement . (string) .) @docstring",
+    "go": _LOGIC % '"&&" "||"'
+    + "(method_declaration receiver: (_) @receiver) (if_statement alternative: (if_statement) @else_if)",
+    "rust": _LOGIC % '"&&" "||"' + "(else_clause (if_expression) @else_if)",
+    "javascript": _LOGIC % '"&&" "||" "??"' + "(else_clause (if_statement) @else_if)",
+    "dart": "(if_statement alternative: (_) @else_if)",
+}
+_PATTERNS["typescript"] = _PATTERNS["javascript"]
+
 _SOURCES = {
     "python": tree_sitter_python.language,
     "go": tree_sitter_go.language,
@@ -129,10 +155,11 @@ _SOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A language as tree-sitter parses it, and the roles of its node kinds by their numbers."""
+    """A language as tree-sitter parses it, the roles of its node kinds by their numbers, and what is measured in it."""
 
     language: Language
     roles: tuple[int, ...]
+    query: Query
 
     def role(self, node: Node) -> int:
         """Return the roles of a node, 0 for none (errors have numbers beyond the table)."""
@@ -143,8 +170,9 @@ class Grammar:
 def load_grammar(name: str) -> Grammar:
     """Return the grammar of one of LANGUAGES, or of "tsx"."""
     language = Language(_SOURCES[name]())
-    kinds = _KINDS["typescript" if name == "tsx" else name]
-    return Grammar(language, tuple(_roles(language, kinds)))
+    table = "typescript" if name == "tsx" else name
+    kinds = _KINDS[table]
+    return Grammar(language, tuple(_roles(language, kinds)), _make_query(language, kinds, _PATTERNS[table]))
 
 
 def grammar_of(tree: Tree, language: str) -> Grammar:
@@ -161,3 +189,12 @@ def _roles(language: Language, kinds: dict[int, str]) -> Iterable[int]:
     for number in range(language.node_kind_count):
         is_named = language.node_kind_is_named(number)
         yield of_kind.get(language.node_kind_for_id(number) or "", 0) if is_named else 0
+
+
+def _make_query(language: Language, kinds: dict[int, str], patterns: str) -> Query:
+    parts = [patterns]
+    for capture, roles in _CAPTURES.items():
+        names = {kind for role, words in kinds.items() if role & roles for kind in words.split()}
+        if names:
+            parts.append(f"[{' '.join(f'({kind})' for kind in sorted(names))}] @{capture}")
+    return Query(language, " ".join(parts))

@@ -1,17 +1,13 @@
-"""What one walk over a syntax tree finds: functions, declarations, comments, names. Numbers only, no judgement."""
+"""What a query finds in a syntax tree: functions, declarations, comments, names. Numbers only, no judgement."""
 
-import re
-from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
-from tree_sitter import Node, Tree
+from tree_sitter import Node, QueryCursor, Tree
 
+from sourcecode.blanks import Span, blank
 from sourcecode.grammars import Grammar, Role, grammar_of
-from sourcecode.syntax import walk
-
-_LOGIC = frozenset({b"&&", b"||", b"??"})
-_ELSE_IF = frozenset({"if_statement", "if_expression", "else_clause"})
-_SPACE = re.compile(rb"\s+")
 
 
 @dataclass(slots=True)
@@ -36,122 +32,116 @@ class Measures:
     type_names: list[str] = field(default_factory=list)
     num_public: int = 0
     num_public_documented: int = 0
-    names: Counter[str] = field(default_factory=Counter)
     comment_rows: set[int] = field(default_factory=set)
     docstring_rows: set[int] = field(default_factory=set)
-    defined_rows: set[int] = field(default_factory=set)
-    comments: list[tuple[int, int]] = field(default_factory=list)  # byte spans
-    strings: list[tuple[int, int]] = field(default_factory=list)  # byte spans
+    num_defined_rows: int = 0
     has_header: bool = False
+    comments: list[Span] = field(default_factory=list)
+    code: bytes = b""
+    """The bytes without comments and strings, with the same newlines at the same places."""
 
 
 def measure(language: str, data: bytes, tree: Tree) -> Measures:
     """Return the measures of a file from its bytes and its tree."""
-    return _Walker(language, data, tree).run()
+    return _Measurer(language, data, tree).run()
 
 
-class _Walker:
-    """The state of one walk: what is open around the current node, and where documentation ended."""
+class _Measurer:
+    """The state of one pass: what is open around the current node, and where documentation ended."""
 
     def __init__(self, language: str, data: bytes, tree: Tree) -> None:
         self.data, self.tree = data, tree
-        self.is_python, self.is_go = language == "python", language == "go"
-        self.is_rust, self.is_dart = language == "rust", language == "dart"
+        self.is_python, self.is_dart = language == "python", language == "dart"
+        self.are_types_bodies = language not in ("go", "rust")
         self.grammar: Grammar = grammar_of(tree, language)
         self.found = Measures(num_rows=data.count(b"\n") + 1)
         self.open: list[tuple[int, Function, int]] = []  # end byte, function, nesting around it
-        self.nests: list[tuple[int, str]] = []  # end byte, kind
+        self.nests: list[int] = []  # end bytes
         self.doc_end_rows: set[int] = set()
         self.decorated_rows: set[int] = set()
+        self.defined: list[Span] = []  # first and last rows
         self.head: Node | None = None  # Dart: the signature before a body
 
     def run(self) -> Measures:
-        for node, _, where in walk(self.tree):
-            role = self.grammar.role(node)
-            if role == Role.NAME:
-                self.found.names[self._text(node)] += 1
-            elif role:
-                self._take(node, role, where)
-            elif node.type in ("binary_expression", "function_signature_item"):
-                self._take_plain(node)
-        self._attribute_rows()
+        captures = QueryCursor(self.grammar.query).captures(self.tree.root_node)
+        self._take_text(captures)
+        receivers = {node.id for node in captures.get("receiver", ())}
+        else_ifs = {node.id for node in captures.get("else_if", ())}
+        roles = self.grammar.roles
+        for start, end, node in _in_order(captures.get("node", ())):
+            role = roles[node.kind_id] or Role.BRANCH
+            self._close(start)
+            if role & Role.BRANCH:
+                self._function().num_branches += 1
+            if role & Role.NESTING:
+                if not (node.id in else_ifs and self.nests):
+                    self._take_nesting(end)
+            elif role & Role.PARAMETERS:
+                if node.id not in receivers:
+                    self._function().num_parameters += node.named_child_count
+            elif role & ~Role.BRANCH:
+                self._take_definition(node, role, end)
+        self._sum_up()
         return self.found
 
-    def _take(self, node: Node, role: int, where: str | None) -> None:
-        if role & Role.COMMENT:
+    def _take_text(self, captures: Mapping[str, list[Node]]) -> None:
+        """Take comments, strings and decorations, which the other nodes are judged by."""
+        for node in captures.get("comment", ()):
             self._take_comment(node)
-        elif role & Role.STRING:
-            self.found.strings.append((node.start_byte, node.end_byte))
-        elif role & Role.DECORATION:
-            self.decorated_rows.update(range(node.start_point.row, node.end_point.row + 1))
-        elif role & Role.STATEMENT_STRING:
+        for node in captures.get("docstring", ()):
             self._take_docstring(node)
-        if role & Role.HEAD:
-            self.head = node
-        if role & Role.TYPE:
-            self._take_type(node)
-        if role & Role.BRANCH:
-            self._function_at(node).num_branches += 1
-        if role & Role.NESTING:
-            self._take_nesting(node, where)
-        if role & Role.FUNCTION:
-            self._take_function(node)
-        if role & Role.PARAMETERS and where != "receiver":
-            self._function_at(node).num_parameters += node.named_child_count
-
-    def _take_plain(self, node: Node) -> None:
-        if node.type == "binary_expression":
-            operator = node.child_by_field_name("operator")
-            if operator is not None and self.data[operator.start_byte : operator.end_byte] in _LOGIC:
-                self._function_at(node).num_branches += 1
-        else:
-            self._take_declaration(node, node.child_by_field_name("name"), self.found.function_names)
+        for node in captures.get("decoration", ()):
+            self.decorated_rows.update(range(node.start_point.row, node.end_point.row + 1))
+        strings = [(node.start_byte + 1, node.end_byte - 1) for node in captures.get("string", ())]
+        texts = [(node.start_byte, node.end_byte) for node in captures.get("text", ())]
+        self.found.code = blank(self.data, [*self.found.comments, *strings, *texts])
 
     def _take_comment(self, node: Node) -> None:
-        self.found.comments.append((node.start_byte, node.end_byte))
+        start = node.start_byte
+        self.found.comments.append((start, node.end_byte))
+        first, column = node.start_point
         last = node.end_point.row - (node.end_point.column == 0)
-        line_start = node.start_byte - node.start_point.column
-        if not self.data[line_start : node.start_byte].strip():
-            self.found.comment_rows.update(range(node.start_point.row, last + 1))
+        if not column or not self.data[start - column : start].strip():
+            self.found.comment_rows.update(range(first, last + 1))
             self.doc_end_rows.add(last)
-        if node.start_point.row <= 1 and not self.data[node.start_byte :].startswith(b"#!"):
+        if first <= 1 and not self.data.startswith(b"#!", start):
             self.found.has_header = True
 
     def _take_docstring(self, node: Node) -> None:
-        if not _is_string(_first_child(node)) or node.named_child_count != 1:
-            return
         self.found.docstring_rows.update(range(node.start_point.row, node.end_point.row + 1))
         if node.parent is not None and node.parent.type == "module":
             self.found.has_header = self.found.has_header or node.start_point.row <= _header_rows(self.data)
 
-    def _take_type(self, node: Node) -> None:
-        name = node.child_by_field_name("name")
-        self._take_declaration(node, name, self.found.type_names)
-        if not self.is_go and not self.is_rust:
-            self.found.defined_rows.update(range(node.start_point.row, node.end_point.row + 1))
+    def _take_definition(self, node: Node, role: int, end: int) -> None:
+        if role & Role.FUNCTION:
+            self._take_function(node, end)
+        elif role & Role.HEAD:
+            self.head = node
+        elif role & Role.TYPE:
+            self._take_declaration(node, node.child_by_field_name("name"), self.found.type_names)
+            if self.are_types_bodies:
+                self.defined.append((node.start_point.row, node.end_point.row))
+        else:
+            self._take_declaration(node, node.child_by_field_name("name"), self.found.function_names)
 
-    def _take_function(self, node: Node) -> None:
+    def _take_function(self, node: Node, end: int) -> None:
         start = self.head if self.is_dart and self.head is not None and node.type == "function_body" else node
         name = self._name_of(start)
         function = Function(name=self._text(name) if name is not None else "")
-        if self.is_dart and start is not node:
+        if start is not node:
             function.num_parameters = _count_dart_parameters(start)
-        self._close(node.start_byte)
-        self.open.append((node.end_byte, function, len(self.nests)))
+        self.open.append((end, function, len(self.nests)))
         self.found.functions.append(function)
-        function.num_lines = node.end_point.row - start.start_point.row + 1
-        self.found.defined_rows.update(range(start.start_point.row, node.end_point.row + 1))
+        first, last = start.start_point.row, node.end_point.row
+        function.num_lines = last - first + 1
+        self.defined.append((first, last))
         if name is not None:
             self._take_declaration(start, name, self.found.function_names)
 
-    def _take_nesting(self, node: Node, where: str | None) -> None:
-        self._close(node.start_byte)
-        is_else_if = (bool(self.nests) and where == "alternative") or _is_else_if(node)
-        if is_else_if:
-            return
+    def _take_nesting(self, end: int) -> None:
         around = self.open[-1][2] if self.open else 0
-        self.nests.append((node.end_byte, node.type))
-        function = self._function_at(node)
+        self.nests.append(end)
+        function = self._function()
         function.max_nesting = max(function.max_nesting, len(self.nests) - around)
 
     def _take_declaration(self, node: Node, name: Node | None, names: list[str]) -> None:
@@ -176,27 +166,43 @@ class _Walker:
     def _name_of(self, node: Node) -> Node | None:
         name = node.child_by_field_name("name")
         if name is not None or not self.is_dart:
-            parent = node.parent
-            is_value = name is None and parent is not None and parent.type == "variable_declarator"
+            parent = node.parent if name is None else None
+            is_value = parent is not None and parent.type == "variable_declarator"
             return parent.child_by_field_name("name") if is_value and parent is not None else name
         signature = _first_child(node)
         return signature.child_by_field_name("name") if signature is not None else None
 
-    def _function_at(self, node: Node) -> Function:
-        self._close(node.start_byte)
+    def _function(self) -> Function:
         return self.open[-1][1] if self.open else self.found.outside
 
     def _close(self, at_byte: int) -> None:
         while self.open and self.open[-1][0] <= at_byte:
             self.open.pop()
-        while self.nests and self.nests[-1][0] <= at_byte:
+        while self.nests and self.nests[-1] <= at_byte:
             self.nests.pop()
 
-    def _attribute_rows(self) -> None:
-        self.found.outside.num_lines = self.found.num_rows - len(self.found.defined_rows)
+    def _sum_up(self) -> None:
+        self.found.num_defined_rows = _count_rows(self.defined)
+        self.found.outside.num_lines = self.found.num_rows - self.found.num_defined_rows
 
     def _text(self, node: Node) -> str:
         return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+
+def _in_order(nodes: Iterable[Node]) -> list[tuple[int, int, Node]]:
+    """Return start byte, end byte and node in the order of the text, the outer before the inner."""
+    places = [(node.start_byte, -node.end_byte, node) for node in nodes]
+    places.sort(key=itemgetter(0, 1))
+    return [(start, -end, node) for start, end, node in places]
+
+
+def _count_rows(spans: list[Span]) -> int:
+    """Return how many rows lie in at least one of the spans, whose ends belong to them."""
+    num_rows, next_row = 0, 0
+    for first, last in sorted(spans):
+        num_rows += max(0, last + 1 - max(first, next_row))
+        next_row = max(next_row, last + 1)
+    return num_rows
 
 
 def _first_child(node: Node | None) -> Node | None:
@@ -205,10 +211,6 @@ def _first_child(node: Node | None) -> Node | None:
 
 def _is_string(node: Node | None) -> bool:
     return node is not None and node.type == "string"
-
-
-def _is_else_if(node: Node) -> bool:
-    return node.parent is not None and node.parent.type == "else_clause" and node.type in _ELSE_IF
 
 
 def _header_rows(data: bytes) -> int:

@@ -1,7 +1,8 @@
 """Do names tell what they stand for, and do they follow their language's convention?"""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from functools import lru_cache
 
 # Short names that everybody reads: loop counters, coordinates, Go's receivers, the usual library handles.
 _USUAL_WORDS = (
@@ -27,7 +28,40 @@ _LETTERS_OF_A_WORD = 5
 _HALF_TELLING = 0.6
 
 
-def rate_names(names: Mapping[str, int]) -> tuple[float, int]:
+# What is written like a name and was chosen by nobody.
+_KEYWORDS = {
+    "python": "and as assert async await break case class continue def del elif else except finally for from global if"
+    " import in is lambda match nonlocal not or pass raise return try while with yield",
+    "go": "break case chan const continue default defer else fallthrough for func go goto if import interface map"
+    " package range return select struct switch type var",
+    "rust": "as async await break const continue crate dyn else enum extern fn for if impl in let loop match mod move"
+    " mut pub ref return self static struct super trait true false type union unsafe use where while yield bool char"
+    " str u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64",
+    "javascript": "as async await break case catch class const continue debugger default delete do else export extends"
+    " false finally for from function get if import in instanceof let new null of return set static super switch this"
+    " throw true try typeof undefined var void while with yield",
+    "dart": "abstract as assert async await base break case catch class const continue covariant default deferred do"
+    " else enum export extends extension external factory false final finally for get hide if implements import in"
+    " interface is late library mixin new null on operator part required rethrow return sealed set show static super"
+    " switch sync this throw true try typedef var void when while with yield",
+}
+_KEYWORDS["typescript"] = (
+    f"{_KEYWORDS['javascript']} abstract any asserts boolean declare enum implements infer interface is keyof module"
+    " namespace never number object override private protected public readonly satisfies string symbol type unknown"
+)
+_RESERVED = {language: frozenset(words.split()) for language, words in _KEYWORDS.items()}
+_TO_WORDS = bytes(byte if byte >= 0x80 or chr(byte).isalnum() or chr(byte) in "_$" else ord(" ") for byte in range(256))
+_MAX_RATED = 1 << 16
+
+
+def find_names(language: str, code: bytes) -> set[str]:
+    """Return the different names in code without comments and strings, less the language's own words."""
+    words = set(code.translate(_TO_WORDS).split())
+    names = {word.decode("utf-8", "replace") for word in words if not word[:1].isdigit()}
+    return names - _RESERVED[language]
+
+
+def rate_names(names: Collection[str]) -> tuple[float, int]:
     """Return how telling the different names are on average (0 to 1), and how many there are."""
     ratings = [_rate(name) for name in names if name not in _USUAL]
     # A file of nothing but x, y and n is not well named either.
@@ -47,6 +81,7 @@ def rate_conventions(language: str, functions: Sequence[str], types: Sequence[st
     return _share_of(fits)
 
 
+@lru_cache(maxsize=_MAX_RATED)
 def _rate(name: str) -> float:
     bare = name.strip("_$#")
     if not bare or bare.lower() in _EMPTY_WORDS or _NUMBERED.match(bare):

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sourcecode.blanks import Span, blank
+
 
 @dataclass(frozen=True, slots=True)
 class Risk:
@@ -33,14 +35,20 @@ _CREDENTIALS = [
     ),
 ]
 _JAVASCRIPT = [
-    _risk("eval", 1.0, "eval Function", rb"(?<![\w.])eval\s{0,3}\(|\bnew\s{1,3}Function\s{0,3}\("),
+    _risk("eval", 1.0, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
+    _risk("eval", 1.0, "Function", rb"new(?<!\wnew)\s{1,3}Function\s{0,3}\("),
     _risk(
         "inner-html",
         0.5,
         "innerHTML outerHTML InnerHTML document.write",
         rb"\.(?:innerHTML|outerHTML)\s{0,3}\+?=(?!=)|\bdangerouslySetInnerHTML\b|\bdocument\.write(?:ln)?\s{0,3}\(",
     ),
-    _risk("shell", 0.8, "exec", rb"(?<![\w.])(?:child_process\.|cp\.)?exec(?:Sync)?\s{0,3}\(\s{0,3}(?:`|[A-Za-z])"),
+    _risk(
+        "shell",
+        0.8,
+        "exec",
+        rb"exec(?<!\wexec)(?<!(?<!child_process)(?<!\bcp)\.exec)(?:Sync)?\s{0,3}\(\s{0,3}(?:`|[A-Za-z])",
+    ),
     _risk(
         "no-verify",
         1.0,
@@ -51,8 +59,10 @@ _JAVASCRIPT = [
 ]
 _RULES: dict[str, list[Risk]] = {
     "python": [
-        _risk("eval", 1.0, "eval exec", rb"(?<![\w.])(?:eval|exec)\s{0,3}\("),
-        _risk("shell", 1.0, "shell os.", rb"\bshell\s{0,3}=\s{0,3}True\b|\bos\.(?:system|popen)\s{0,3}\("),
+        _risk("eval", 1.0, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
+        _risk("eval", 1.0, "exec", rb"exec(?<![\w.]exec)\s{0,3}\("),
+        _risk("shell", 1.0, "shell", rb"shell(?<!\wshell)\s{0,3}=\s{0,3}True\b"),
+        _risk("shell", 1.0, "os.", rb"os\.(?<!\wos\.)(?:system|popen)\s{0,3}\("),
         _risk(
             "unpickle",
             0.7,
@@ -68,7 +78,12 @@ _RULES: dict[str, list[Risk]] = {
         ),
         _risk("weak-hash", 0.3, "hashlib", rb"\bhashlib\.(?:md5|sha1)\s{0,3}\("),
         _risk("mktemp", 0.5, "mktemp", rb"\btempfile\.mktemp\s{0,3}\("),
-        _risk("swallowed-error", 0.3, "except", rb"\bexcept(?:\s{1,3}(?:Base)?Exception)?\s{0,3}:\s{0,200}pass\b"),
+        _risk(
+            "swallowed-error",
+            0.3,
+            "except",
+            rb"except(?<!\wexcept)(?:\s{1,3}(?:Base)?Exception)?\s{0,3}:\s{0,200}pass\b",
+        ),
     ],
     "go": [
         _risk("no-verify", 1.0, "InsecureSkipVerify", rb"\bInsecureSkipVerify\s{0,3}:\s{0,9}true\b"),
@@ -94,28 +109,19 @@ _RULES: dict[str, list[Risk]] = {
         _risk("print", 0.05, "print", rb"(?<![\w.])print\s{0,3}\("),
     ],
 }
-_NOT_NEWLINE = re.compile(rb"[^\n]")
 
 
-def find_risks(
-    language: str, data: bytes, comments: Sequence[tuple[int, int]], strings: Sequence[tuple[int, int]]
-) -> list[tuple[str, float, int]]:
-    """Return (rule, severity, line from 1) for each risky place, in the order of the file; spans are byte spans."""
-    without_comments = _blank(data, comments)
-    code = _blank(without_comments, strings, keep=1)
-    places = [*_search(_RULES[language], code), *_search(_CREDENTIALS, without_comments)]
+def find_risks(language: str, data: bytes, code: bytes, comments: Sequence[Span]) -> list[tuple[str, float, int]]:
+    """Return (rule, severity, line from 1) for each risky place, in the order of the file.
+
+    `code` is the data with comments and strings made blank.
+    """
+    places = _search(_RULES[language], code)
+    if any(word in data for risk in _CREDENTIALS for word in risk.words):
+        places += _search(_CREDENTIALS, blank(data, comments))
     return [(risk.rule, risk.severity, data.count(b"\n", 0, at) + 1) for at, risk in sorted(places, key=lambda p: p[0])]
 
 
 def _search(risks: Sequence[Risk], code: bytes) -> list[tuple[int, Risk]]:
     due = (risk for risk in risks if any(word in code for word in risk.words))
     return [(found.start(), risk) for risk in due for found in risk.pattern.finditer(code)]
-
-
-def _blank(data: bytes, spans: Sequence[tuple[int, int]], keep: int = 0) -> bytes:
-    """Return the data with the spans' bytes made blanks, but for newlines and the `keep` bytes at each end."""
-    blanked = bytearray(data)
-    for start, end in spans:
-        if end - start > 2 * keep:
-            blanked[start + keep : end - keep] = _NOT_NEWLINE.sub(b" ", data[start + keep : end - keep])
-    return bytes(blanked)

@@ -14,10 +14,10 @@ from typing import Any
 from tree_sitter import Tree
 
 from sourcecode.measures import Function, Measures, measure
-from sourcecode.names import rate_conventions, rate_names
+from sourcecode.names import find_names, rate_conventions, rate_names
 from sourcecode.risks import find_risks
 
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 
 # Documentation and structure are what a model of code can learn most from and what differs most between files.
 # Complexity is next; naming counts less since library names, which nobody chose, are half of all names. Security is
@@ -29,7 +29,8 @@ _CODE_LIKE = re.compile(
     r"^(?:(?:[\w.\[\]]+ (?:[-+*/|&]|:)?= \S)|(?:return|import|from|let|const|var|if|for|while|fn|def|func|class)\b"
     r".*[:;{(=]|[\w.]+\(.*\)[;:,]?$|.*[;{}]$|\}|else\b.*[:{]$)"
 )
-_COMMENT_MARK = re.compile(r"^(?:///?|//!|#+|/\*+|\*+/?)\s?")
+_COMMENT_MARK = re.compile(r"(?:///?|//!|#+|/\*+|\*+/?|)\s*")
+_FENCE = ("```", "~~~")
 # Of a block of comments this share must read like code before all of it is taken for code.
 _DEAD_SHARE = 0.3
 _MIN_DEAD_LINES = 4
@@ -52,25 +53,28 @@ def score(language: str, text: str, tree: Tree) -> Score:
     data = text.encode()
     measures = measure(language, data, tree)
     lines = text.split("\n")
-    dead_share = _measure_dead_code(measures, lines)
+    bare = list(map(str.strip, lines))
+    num_code_lines = _count_code_lines(measures, bare)
+    dead_share = _measure_dead_code(measures, bare)
+    long_share = _share(sum(map(LONG_LINE_CHARS.__lt__, map(len, lines))), len(lines))
     details = {
-        "structure": _rate_structure(measures, lines, dead_share),
-        "documentation": _rate_documentation(measures, lines, dead_share),
+        "structure": _rate_structure(measures, bare, num_code_lines, long_share, dead_share),
+        "documentation": _rate_documentation(measures, bare, dead_share),
         "complexity": _rate_complexity(measures),
         "naming": _rate_naming(language, measures),
-        "security": _rate_security(language, data, measures, _count_code_lines(measures, lines)),
+        "security": _rate_security(language, data, measures, num_code_lines),
     }
     components = {name: round(100 * float(detail.pop("rating")), 1) for name, detail in details.items()}
     total = sum(WEIGHTS[name] * value for name, value in components.items())
     return Score(total=round(total, 1), components=components, details=details)
 
 
-def _rate_structure(measures: Measures, lines: Sequence[str], dead_share: float) -> dict[str, Any]:
-    num_code_lines = _count_code_lines(measures, lines)
-    long_share = _share(sum(len(line) > LONG_LINE_CHARS for line in lines), len(lines))
-    repeated_share = _measure_repetition(lines)
+def _rate_structure(
+    measures: Measures, bare: Sequence[str], num_code_lines: int, long_share: float, dead_share: float
+) -> dict[str, Any]:
+    repeated_share = _measure_repetition(bare)
     function_lines = _weighted_mean([(f.num_lines, f.num_lines) for f in measures.functions if f.num_lines > 1])
-    defined_share = _share(len(measures.defined_rows), measures.num_rows)
+    defined_share = _share(measures.num_defined_rows, measures.num_rows)
     rating = _mean(
         (0.2, _fall(num_code_lines, good=60, bad=0)),  # a handful of lines shows no structure
         (0.2, _fall(defined_share, good=0.95, bad=0.3)),
@@ -89,10 +93,10 @@ def _rate_structure(measures: Measures, lines: Sequence[str], dead_share: float)
     }
 
 
-def _rate_documentation(measures: Measures, lines: Sequence[str], dead_share: float) -> dict[str, Any]:
+def _rate_documentation(measures: Measures, bare: Sequence[str], dead_share: float) -> dict[str, Any]:
     rows = measures.comment_rows | measures.docstring_rows
-    filled = [row for row, line in enumerate(lines) if line.strip()]
-    comment_share = _share(len(rows.intersection(filled)), len(filled))
+    num_filled = len(bare) - bare.count("")
+    comment_share = _share(sum(bool(bare[row]) for row in rows if row < len(bare)), num_filled)
     coverage = _share(measures.num_public_documented, measures.num_public)
     # Nothing public to document: the comments have to speak for the file.
     density = min(_fall(comment_share, good=0.25, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))
@@ -130,7 +134,7 @@ def _rate_complexity(measures: Measures) -> dict[str, Any]:
 
 
 def _rate_naming(language: str, measures: Measures) -> dict[str, Any]:
-    telling, num_names = rate_names(measures.names)
+    telling, num_names = rate_names(find_names(language, measures.code))
     conventional = rate_conventions(language, measures.function_names, measures.type_names)
     rating = _mean((0.8, _fall(telling, good=0.98, bad=0.6)), (0.2, conventional))
     return {
@@ -142,35 +146,53 @@ def _rate_naming(language: str, measures: Measures) -> dict[str, Any]:
 
 
 def _rate_security(language: str, data: bytes, measures: Measures, num_code_lines: int) -> dict[str, Any]:
-    risks = find_risks(language, data, measures.comments, measures.strings)
+    risks = find_risks(language, data, measures.code, measures.comments)
     # In a long file one risky call weighs less than in a short one, but never nothing.
     weight = sum(severity for _, severity, _ in risks) / max(1.0, math.sqrt(num_code_lines / 150))
     return {"rating": 1 / (1 + weight), "risks": [{"rule": rule, "line": line} for rule, _, line in risks[:20]]}
 
 
-def _count_code_lines(measures: Measures, lines: Sequence[str]) -> int:
+def _count_code_lines(measures: Measures, bare: Sequence[str]) -> int:
     skipped = measures.comment_rows | measures.docstring_rows
-    return sum(bool(line.strip()) and row not in skipped for row, line in enumerate(lines))
+    return len(bare) - bare.count("") - sum(bool(bare[row]) for row in skipped if row < len(bare))
 
 
-def _measure_repetition(lines: Sequence[str]) -> float:
+def _measure_repetition(bare: Sequence[str]) -> float:
     """Return the share of the longer lines that lie in a run of lines which occurs elsewhere in the file too."""
-    kept = [stripped for line in lines if len(stripped := line.strip()) >= _MIN_REPEATED_CHARS]
-    windows = [tuple(kept[at : at + _WINDOW_LINES]) for at in range(len(kept) - _WINDOW_LINES + 1)]
+    kept = [line for line in bare if len(line) >= _MIN_REPEATED_CHARS]
+    windows = list(zip(*(kept[start:] for start in range(_WINDOW_LINES)), strict=False))
     counts = Counter(windows)
+    if len(counts) == len(windows):
+        return 0.0
     repeated = {at + step for at, window in enumerate(windows) if counts[window] > 1 for step in range(_WINDOW_LINES)}
     return _share(len(repeated), len(kept))
 
 
-def _measure_dead_code(measures: Measures, lines: Sequence[str]) -> float:
-    """Return the share of all lines that are code behind comment marks; prose around it is counted with it."""
+def _measure_dead_code(measures: Measures, bare: Sequence[str]) -> float:
+    """Return the share of all lines that are code behind comment marks; prose around it is counted with it.
+
+    An example between fences is documentation.
+    """
     num_dead = 0
-    for rows in _runs(row for row in measures.comment_rows if row < len(lines)):
-        texts = [_COMMENT_MARK.sub("", lines[row].strip()).strip() for row in rows]
+    for rows in _runs(row for row in measures.comment_rows if row < len(bare)):
+        texts = _without_examples(bare[row] for row in rows)
         num_like_code = sum(bool(_CODE_LIKE.match(text)) for text in texts)
         is_dead = len(texts) >= _MIN_DEAD_LINES and num_like_code >= _DEAD_SHARE * len(texts)
         num_dead += len(texts) if is_dead else num_like_code
-    return _share(num_dead, len(lines))
+    return _share(num_dead, len(bare))
+
+
+def _without_examples(lines: Iterable[str]) -> list[str]:
+    """Return the texts of comment lines, without their marks and without what stands between fences."""
+    texts: list[str] = []
+    is_example = False
+    for line in lines:
+        text = _COMMENT_MARK.sub("", line, count=1)
+        if text.startswith(_FENCE):
+            is_example = not is_example
+        elif not is_example:
+            texts.append(text)
+    return texts
 
 
 def _runs(numbers: Iterable[int]) -> list[list[int]]:

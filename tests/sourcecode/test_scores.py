@@ -188,3 +188,12 @@ def test_a_risky_word_in_a_comment_or_string_is_no_risk(language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_an_empty_text_is_scored_low_and_without_error(language: str) -> None:
     assert rate("\n", language).total < 50
+
+
+def test_an_example_in_a_doc_comment_is_no_dead_code() -> None:
+    example = (
+        "/// ```\n/// let items = load();\n/// let total = total_price(&items);\n/// assert!(total > 0.0);\n/// ```\n"
+    )
+    documented = GOOD["rust"].replace("pub fn", f"{example}pub fn")
+    assert rate(documented, "rust").details["documentation"]["dead_code_share"] == 0
+    assert rate(example.replace("/// ```\n", "") + GOOD["rust"], "rust").details["documentation"]["dead_code_share"] > 0
