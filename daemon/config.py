@@ -103,6 +103,8 @@ class DaemonSettings(TrainingSettings):
     """Seconds between two counts of the new rows."""
     threshold_rows: int = Field(1000, ge=1)
     """New rows that start a run."""
+    max_owner_rows: int = Field(99, ge=1)
+    """Most rows of one owner that a line ever consumes of what the crawler found, the best ones (a poisoning bound)."""
     max_rows: int = Field(100_000, ge=1)
     """Most rows of one run; the best are taken, the others stay pending."""
     max_run_chars: int | None = Field(None, ge=10_000)

@@ -66,7 +66,12 @@ def open_own_line(ctx: Context) -> None:
     """Open the line that the settings name. Raises BaseChanged when it stands for another base."""
     asked = ctx.settings.base_revision
     with ctx.engine.begin() as conn:
-        line = open_line(conn, name=ctx.settings.line, base_model=ctx.settings.base_model)
+        line = open_line(
+            conn,
+            name=ctx.settings.line,
+            base_model=ctx.settings.base_model,
+            max_owner_rows=ctx.settings.max_owner_rows,
+        )
     if asked is not None and line.base_revision is not None and asked != line.base_revision:
         raise BaseChanged(
             f"line {line.name!r} trains revision {line.base_revision} of its base, not {asked}: choose another name "

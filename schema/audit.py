@@ -34,7 +34,8 @@ _ACCOUNTS = """
                 WHEN i.content_sha256 <> f.content_sha256 THEN 'content_changed'
                 WHEN (q.unit, q.split) <> (f.unit, f.split) THEN 'split_changed'
                 WHEN q.run_id IS NOT NULL AND f.split <> 'train' THEN 'held_out_consumed'
-                WHEN q.excluded_reason IS DISTINCT FROM f.excluded_reason THEN 'exclusion_differs'
+                WHEN q.excluded_reason IS DISTINCT FROM f.excluded_reason
+                    AND NOT (q.excluded_reason = 'owner_cap' AND f.excluded_reason IS NULL) THEN 'exclusion_differs'
             END AS problem,
             CASE
                 WHEN r.state = 'promoted' THEN 'trained'

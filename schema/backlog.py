@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from schema.database import INGEST_LOCK
-from schema.tables import Line, ProcessedFile, QueueItem
+from schema.tables import Line, ProcessedFile, QueueItem, Repository
 
 # An item gains one point of rank on every newer one for each day that it waits.
 AGE_POINT_S = 86_400
@@ -75,7 +75,9 @@ def enqueue_files(conn: sa.Connection, *, file_ids: Sequence[int] | None = None,
         ProcessedFile.split,
         ProcessedFile.quality_score - sa.cast(born, sa.Double) / AGE_POINT_S,
         ProcessedFile.excluded_reason,
+        sa.case((Repository.origin == "crawler", ProcessedFile.owner)),
     ).join_from(ProcessedFile, Line, sa.true())
+    rows = rows.join(Repository, Repository.id == ProcessedFile.repository_id)
     if file_ids is not None:
         rows = rows.where(ProcessedFile.id == sa.any_(sa.literal(list(file_ids), sa.ARRAY(sa.BigInteger))))
     if line_id is not None:
@@ -83,7 +85,7 @@ def enqueue_files(conn: sa.Connection, *, file_ids: Sequence[int] | None = None,
     new = insert(QueueItem).from_select(
         [
             *("line_id", "item_kind", "item_id", "score", "num_chars", "language", "owner", "unit", "split"),
-            *("rank", "excluded_reason"),
+            *("rank", "excluded_reason", "capped_owner"),
         ],
         rows,
     )

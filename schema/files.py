@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schema import placement
 from schema.backlog import enqueue_files, exclude_items, lock_ingest
+from schema.caps import cap_items
 from schema.near_duplicates import NearRule, Neighbourhood
 from schema.repositories import Claim, check_claim
 from schema.succession import promote_duplicates
@@ -120,6 +121,7 @@ def save_files(
     enqueue_files(conn, file_ids=[file_id for file_id, _ in placed])
     if changed:
         exclude_items(conn, changed)
+    cap_items(conn, [*(file_id for file_id, _ in placed), *changed])
     _save_refusals(conn, claim.repository_id, refusals)
     return Saved(
         num_new=sum(reason is None for _, reason in placed),
@@ -152,7 +154,9 @@ def exclude_files(conn: sa.Connection, file_ids: Sequence[int], reason: str) -> 
 
 def _hand_over(conn: sa.Connection, gone: Sequence[int]) -> None:
     if gone:
-        exclude_items(conn, [*gone, *promote_duplicates(conn, gone)])
+        changed = [*gone, *promote_duplicates(conn, gone)]
+        exclude_items(conn, changed)
+        cap_items(conn, changed)
 
 
 def _stage(conn: sa.Connection, files: Sequence[NewFile]) -> list[NewFile]:

@@ -1,12 +1,13 @@
 """Lines: opening one back-fills its queue; what the operator asked of it; its back-off."""
 
 import datetime as dt
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import sqlalchemy as sa
 
 from schema import tables
 from schema.backlog import enqueue_files, lock_ingest
+from schema.caps import cap_line
 
 REQUESTS = ("train", "cancel")
 LONGEST_BACK_OFF_S = 86_400
@@ -30,13 +31,16 @@ class Line:
     request: str | None
     not_before: dt.datetime
     num_failures: int
+    max_owner_rows: int
 
 
 _COLUMNS = [tables.Line.__table__.c[field.name] for field in fields(Line)]
 
 
-def open_line(conn: sa.Connection, *, name: str, base_model: str) -> Line:
+def open_line(conn: sa.Connection, *, name: str, base_model: str, max_owner_rows: int | None = None) -> Line:
     """Return the line of this name; make it, with every stored item pending, if there is none.
+
+    With `max_owner_rows` the line's cap is changed, if it is another, and what is pending brought under it.
 
     Raises:
         BaseChanged: the line has another base model.
@@ -51,6 +55,11 @@ def open_line(conn: sa.Connection, *, name: str, base_model: str) -> Line:
             f"choose another name for the new line (CODELUPE_LINE), or the line's own base"
         )
         raise BaseChanged(msg)
+    if max_owner_rows is not None and line.max_owner_rows != max_owner_rows:
+        lock_ingest(conn)
+        conn.execute(_one(line.id).values(max_owner_rows=max_owner_rows))
+        cap_line(conn, line.id)
+        line = replace(line, max_owner_rows=max_owner_rows)
     return line
 
 
@@ -103,6 +112,7 @@ def _make_line(conn: sa.Connection, name: str, base_model: str) -> Line:
     new = sa.insert(tables.Line).values(name=name, base_model=base_model).returning(*_COLUMNS)
     line = Line(*conn.execute(new).one())
     enqueue_files(conn, line_id=line.id)
+    cap_line(conn, line.id)
     return line
 
 

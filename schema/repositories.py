@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from schema.caps import exempt_repository
 from schema.tables import Repository
 
 STATES = ("queued", "working", "done", "refused", "dead")
@@ -74,6 +75,8 @@ def add_source(
     )
     is_new: sa.ColumnElement[bool] = sa.literal_column("xmax = 0", sa.Boolean)
     repository_id, newly_added = conn.execute(again.returning(Repository.id, is_new)).one()
+    if origin == "operator" and not newly_added:
+        exempt_repository(conn, repository_id)
     return repository_id, newly_added
 
 

@@ -91,6 +91,10 @@ class Repository(Base):
     api_licence: Mapped[str | None]  # SPDX id, as GitHub sees it
     repository_score: Mapped[float | None]
     score_detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    # What its last visit that went well looked at, for the rates of `ingest status`.
+    visit_files: Mapped[int | None]
+    visit_bytes: Mapped[int | None]
+    visit_seconds: Mapped[float | None]
     __table_args__ = (
         sa.CheckConstraint(_one_of("kind", ("git", "folder")), name="kind"),
         sa.CheckConstraint(_one_of("origin", ("operator", "crawler")), name="origin"),
@@ -134,6 +138,7 @@ class ProcessedFile(Base):
     placed_in: Mapped[int | None]
     # duplicate | near_duplicate | near_held_out | near_trained | superseded | vanished | …: keeps it from being claimed
     excluded_reason: Mapped[str | None]
+    excluded_seen_at: Mapped[dt.datetime | None]  # by retention, which counts from here
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
     __table_args__ = (
         # save_files: ingesting the same thing again adds nothing; fetch_known_files: by repository
@@ -188,6 +193,7 @@ class Line(Base):
     request: Mapped[str | None]  # train | cancel: what the operator asked for, taken by the next tick
     not_before: Mapped[dt.datetime] = mapped_column(server_default=_now())  # back-off after a failed run
     num_failures: Mapped[int] = mapped_column(server_default="0")  # in a row
+    max_owner_rows: Mapped[int] = mapped_column(server_default="99")  # items of one owner that it consumes
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
 
 
@@ -221,7 +227,8 @@ class QueueItem(Base):
     tries: Mapped[int] = mapped_column(sa.SmallInteger, server_default="0")
     # Released by a held or rejected run: claimed only beside a threshold of further rows (I2).
     waiting: Mapped[bool] = mapped_column(server_default=sa.false())
-    excluded_reason: Mapped[str | None]  # the item's, copied
+    excluded_reason: Mapped[str | None]  # the item's, copied; or owner_cap, this line's own
+    capped_owner: Mapped[str | None]  # whose cap it counts for; NULL: nobody's, the operator has named its source
     quarantined_reason: Mapped[str | None]  # why it is never claimed; or probe | suspect (schema/suspects.py)
     __table_args__ = (
         sa.CheckConstraint(_one_of("split", SPLITS), name="split"),
@@ -261,6 +268,14 @@ class QueueItem(Base):
             "line_id",
             "quarantined_reason",
             postgresql_where=sa.text("quarantined_reason IS NOT NULL"),
+        ),
+        # cap_items: one owner's items, the best first
+        sa.Index(
+            "ix_training_queue_capped_owner",
+            "line_id",
+            "capped_owner",
+            sa.text("score DESC"),
+            postgresql_where=sa.text("capped_owner IS NOT NULL"),
         ),
         # release_run: the items of one run
         sa.Index("ix_training_queue_run_id", "run_id", postgresql_where=sa.text("run_id IS NOT NULL")),
@@ -462,3 +477,12 @@ class OptOut(Base):
     __tablename__ = "opt_outs"
     pattern: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[dt.datetime] = mapped_column(server_default=_now())
+
+
+class Chore(Base):
+    """Something that is to be done now and then by whichever worker comes first, and when it is due again."""
+
+    __tablename__ = "chores"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    due_at: Mapped[dt.datetime]
+    figures: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # what it did the last time

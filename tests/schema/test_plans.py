@@ -20,7 +20,7 @@ LIMITS = Limits(min_score=70, min_chars=50, max_chars_total=50_000_000, max_rows
 SEED = [
     """
     INSERT INTO repositories (source, kind, origin, name, state, priority)
-    SELECT 'https://example.org/' || n, 'git', 'crawler', n::text,
+    SELECT 'https://example.org/' || n, 'git', 'operator', n::text,
         CASE WHEN n % 50 = 0 THEN 'queued' ELSE 'done' END, n % 7
     FROM generate_series(1, 100000) AS n
     """,
