@@ -35,7 +35,8 @@ _GIT_CONFIG = {
     "transfer.bundleURI": "false",
     "credential.helper": "",
     "credential.interactive": "false",
-    "http.followRedirects": "initial",
+    # The first request (refresh.py) has found out where the repository is.
+    "http.followRedirects": "false",
     "http.lowSpeedLimit": "1000",
     "http.lowSpeedTime": "30",
     "pack.threads": "1",
@@ -58,7 +59,8 @@ def make_environment(source: str, scratch: Path) -> dict[str, str]:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": str(_write_local_config(source, scratch)) if scheme == "file" else "/dev/null",
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ASKPASS": "/bin/true",
+        # Nobody is asked, and no empty name and password are sent either.
+        "GIT_ASKPASS": "",
         "GIT_ALLOW_PROTOCOL": _PROTOCOLS.get(scheme, "file"),
         "GIT_TEMPLATE_DIR": str(scratch / "template"),
         "GIT_NO_LAZY_FETCH": "1",
@@ -66,6 +68,8 @@ def make_environment(source: str, scratch: Path) -> dict[str, str]:
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
+        # A thread pool for each core takes address space and has nothing to do here.
+        "OPENBLAS_NUM_THREADS": "1",
         "GIT_CONFIG_COUNT": str(len(_GIT_CONFIG)),
     }
     for number, (key, value) in enumerate(_GIT_CONFIG.items()):

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ingest.box import die_with_parent, enter_box
-from ingest.clones import Clone
+from ingest.clones import Clone, find_local_head
 from ingest.entries import SourceFailed, Tree, is_disk_full
 from ingest.folders import Folder
 from ingest.licensing import Licences
-from ingest.messages import Failed, Job, Message
+from ingest.messages import Failed, Job, Message, Unchanged
+from ingest.refresh import ask_server
 from ingest.visits import Visit
+from sourcecode.contamination import BadList, load_list
 from sourcecode.limits import Limits
 
 
@@ -43,14 +45,21 @@ def _run(job: Job, messages: BinaryIO) -> None:
 
     try:
         limits = Limits(**{**job.limits, "languages": tuple(job.limits["languages"])})
+        load_list(limits.benchmark_list)
         start = time.perf_counter()
-        tree = _open_tree(job, limits)
+        url, head = _look_up(job)
+        if head is not None and head == job.head:
+            say(Unchanged(head=head))
+            return
+        tree = _open_tree(job, url, limits)
         licences = Licences(job.licence, job.api_licence)
         visit = Visit(tree, limits, known=job.known, licences=licences, allowed=job.allowed_licences, say=say)
         visit.stages["clone"] = time.perf_counter() - start
         visit.run()
     except SourceFailed as error:
         say(Failed(reason=error.reason, detail=error.detail[:500], is_permanent=error.is_permanent))
+    except BadList as error:
+        say(Failed(reason="benchmark_list", detail=str(error)[:500], is_permanent=False))
     except OSError as error:
         if not is_disk_full(error):
             _say_exception(say, error)
@@ -67,11 +76,21 @@ def _say_exception(say: Callable[[Message], None], error: Exception) -> None:
     say(Failed(reason="exception", detail=f"{type(error).__name__}"[:500], is_permanent=False))
 
 
-def _open_tree(job: Job, limits: Limits) -> Tree:
+def _look_up(job: Job) -> tuple[str, str | None]:
+    """Return where a repository is now, and its newest commit where that is known before it is cloned."""
+    if job.kind == "folder":
+        return job.source, None
+    if "://" in job.source:
+        answer = ask_server(job.source, must_be_public=job.must_be_public)
+        return answer.url, answer.head
+    return job.source, find_local_head(job.source) if job.head else None
+
+
+def _open_tree(job: Job, url: str, limits: Limits) -> Tree:
     bounds = {"max_file_bytes": limits.max_file_bytes, "max_entries": job.settings["max_entries"]}
     if job.kind == "folder":
         return Folder(job.source, **bounds)
-    return Clone(job.source, Path(job.scratch) / "clone.git", **bounds)
+    return Clone(url, Path(job.scratch) / "clone.git", **bounds)
 
 
 if __name__ == "__main__":

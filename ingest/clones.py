@@ -95,6 +95,17 @@ class Clone:
         self._repo.close()
 
 
+def find_local_head(path: str) -> str | None:
+    """Return the newest commit of a local repository, None where it has none or cannot be asked: a clone says why."""
+    if find_git_fault(Path(path)):
+        return None
+    try:
+        said = git.Git().ls_remote("--", path, "HEAD")
+    except git.GitCommandError:
+        return None
+    return str(said).partition("\t")[0] or None
+
+
 def _parse_line(line: bytes) -> Entry:
     meta, _, raw_path = line.partition(b"\t")
     mode, _, oid, size = meta.split()

@@ -69,6 +69,8 @@ class IngestSettings(BaseModel):
     """Wall clock of one whole visit of a repository, clone included (seconds)."""
     clone_max_bytes: int = Field(default=2_147_483_648, ge=1_048_576)
     """The largest file that the child process may write, so the largest pack that is cloned (bytes)."""
+    clones_max_bytes: int = Field(default=21_474_836_480, ge=1_048_576)
+    """All clones of this machine's workers together; above it the newest one is given back and waits (bytes)."""
     child_memory_bytes: int = Field(default=2_147_483_648, ge=268_435_456)
     """Address space of the child process that handles a repository, and of its git (bytes)."""
     child_cpu_s: int = Field(default=1800, ge=1)
@@ -79,6 +81,8 @@ class IngestSettings(BaseModel):
     """Judged files that are saved in one transaction (rows)."""
     lease_s: int = Field(default=120, ge=3)
     """How long a claimed repository stays ours without a sign of life (seconds)."""
+    rescan_interval_s: int = Field(default=86_400, ge=0)
+    """Time from one visit of a source that you named to the next; 0 for never (seconds)."""
     max_attempts: int = Field(default=5, ge=1)
     """Failed visits of a repository before it is given up and marked dead (number)."""
     retry_delay_s: int = Field(default=30, ge=0)
@@ -153,7 +157,7 @@ class IngestSettings(BaseModel):
     @classmethod
     def _check_benchmark_list(cls, file: Path | None) -> Path | None:
         if file is not None and not file.is_file():
-            raise ValueError(f"{file}: no such file; make it with: codelupe ingest benchmark-list FILE… --output {file}")
+            raise ValueError(f"{file}: no such file; make it with: codelupe ingest benchmark-list FILE… --output FILE")
         return file
 
     @model_validator(mode="after")

@@ -12,7 +12,8 @@ from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
 from ingest.licensing import fetch_allowed, judge_api_licence
-from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused
+from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Unchanged
+from ingest.scratch import check_budget
 from ingest.sources import source_key, standard_library
 from ingest.supervision import Child, make_job
 from ingest.units import decide_level
@@ -22,7 +23,9 @@ from schema.files import exclude_files, fetch_known_files
 from schema.repositories import (
     Claim,
     StaleLease,
+    confirm_repository,
     finish_repository,
+    forget_head,
     renew_repository,
     set_licence,
     set_local_path,
@@ -87,19 +90,25 @@ class Handler:
         stored = {path: file_id for path, (_, file_id) in known.items() if file_id is not None}
         job = self._make_job(scratch, {path: known[path][0] for path in stored})
         ended = self._follow(job)
+        if isinstance(ended, Unchanged):
+            handled = self._confirm()
+            handled.seconds = time.monotonic() - start
+            return handled
         handled = self._finish(ended, [stored[path] for path in ended.vanished if path in stored])
         handled.seconds = time.monotonic() - start
         return handled
 
-    def _follow(self, job: Job) -> Ended:
+    def _follow(self, job: Job) -> Ended | Unchanged:
         with Child(job, self._settings) as child:
             for message in child.read_messages():
                 self._stay_alive()
+                if self._keeper is None and job.kind == "git":
+                    check_budget(Path(job.scratch), max_bytes=self._settings.clones_max_bytes)
                 if isinstance(message, Listed):
                     self._begin(message)
                 elif isinstance(message, Accepted | Refused):
                     self._keep(message)
-                elif isinstance(message, Ended):
+                elif isinstance(message, Ended | Unchanged):
                     return message
                 elif isinstance(message, Failed):
                     raise SourceFailed(message.reason, message.detail, is_permanent=message.is_permanent)
@@ -111,6 +120,10 @@ class Handler:
             level = decide_level(listed.num_units, origin=self._claim.origin, min_units=self._settings.min_units)
             with self._engine.begin() as conn:
                 set_unit_level(conn, self._claim, level)
+        if self._claim.head_commit is not None:
+            # Until this visit is finished what is stored is that of no one commit.
+            with self._engine.begin() as conn:
+                forget_head(conn, self._claim)
         self._num_candidates = listed.num_candidates
         self._keeper = Keeper(
             self._engine,
@@ -173,6 +186,14 @@ class Handler:
             num_files=figures.num_files,
         )
 
+    def _confirm(self) -> Handled:
+        """Record that nothing has changed."""
+        with self._engine.begin() as conn:
+            figures = fetch_figures(conn, self._claim.repository_id)
+            set_local_path(conn, self._claim, None)
+            confirm_repository(conn, self._claim)
+        return Handled(Tally(), {}, {}, 0, figures.num_files, 0, figures.num_files)
+
     def _refuse_licence(self, licence: str | None, evidence: str) -> SourceFailed:
         with self._engine.begin() as conn:
             set_licence(conn, self._claim, licence, evidence)
@@ -194,7 +215,7 @@ class Handler:
         source = self._claim.moved_to or self._claim.source
         allowed = fetch_allowed(self._claim, self._settings)
         return make_job(
-            source, self._claim.kind, scratch, (licence, self._claim.api_licence, allowed), known, self._settings
+            source, self._claim, scratch, (licence, self._claim.api_licence, allowed), known, self._settings
         )
 
 

@@ -34,6 +34,7 @@ FILE_REASONS: Final = frozenset(
 FAILURES: Final = frozenset(
     (
         *("linked_git", "unreadable", "not_found", "no_access", "protocol", "corrupt", "clone_too_large"),
+        *("private_host", "redirected", "not_git", "benchmark_list"),
         *("clone_failed", "empty", "too_many_files", "out_of_memory", "disk_full", "exception", OTHER),
     )
 )
@@ -92,6 +93,10 @@ class Job(BaseModel):
     """As GitHub knows it."""
     allowed_licences: tuple[str, ...] | None
     """What a file must be under to be kept; None: whatever it is."""
+    must_be_public: bool
+    """The host was found, not named: no private network is spoken to for it, and https alone."""
+    head: str | None
+    """The commit of the last visit that was finished; a repository that still has it is not cloned."""
     known: dict[str, str]
     """Object ids of the accepted files by path, as they are stored: those that did not change are not read again."""
     limits: dict[str, Any]
@@ -159,6 +164,13 @@ class Ended(Message):
     stages: Annotated[dict[_Word, _Seconds], _count_only(STAGES)]
 
 
+class Unchanged(Message):
+    """The repository has no commit that the last visit did not see; nothing was cloned."""
+
+    event: Literal["unchanged"] = "unchanged"
+    head: str
+
+
 class Failed(Message):
     """The visit came to nothing; a permanent failure would end the same way again."""
 
@@ -168,7 +180,7 @@ class Failed(Message):
     is_permanent: bool
 
 
-AnyMessage = Listed | Accepted | Refused | Ended | Failed
+AnyMessage = Listed | Accepted | Refused | Ended | Unchanged | Failed
 _ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])
 
 

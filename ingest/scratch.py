@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ingest.entries import SourceFailed
 from schema.failpoints import hit
 from schema.repositories import Claim
 
@@ -50,6 +51,46 @@ def sweep_scratch(home: Path) -> int:
             "%d clones of an earlier start deleted", num_swept, extra={"event": "clones_swept", "clones": num_swept}
         )
     return num_swept
+
+
+def check_budget(scratch: Path, *, max_bytes: int) -> None:
+    """Make room when all clones together are above the limit: the newest one gives way, so that the oldest ends.
+
+    Raises:
+        SourceFailed: it is this one; `clone_too_large` when it alone is above the limit.
+    """
+    num_bytes = {path: _measure(path) for path in scratch.parent.glob("*/")}
+    if sum(num_bytes.values()) <= max_bytes:
+        return
+    if num_bytes.get(scratch, 0) > max_bytes:
+        raise SourceFailed("clone_too_large", f"its clone alone is above {max_bytes} bytes", is_permanent=True)
+    if max(num_bytes, key=_age_order) == scratch:
+        raise SourceFailed("clones_full", f"all clones together are above {max_bytes} bytes", is_permanent=False)
+
+
+def has_room(home: Path, *, max_bytes: int) -> bool:
+    """Say whether another clone may be begun; leftovers of workers that were killed make way for it."""
+    folder = repos_folder(home)
+    if sum(map(_measure, folder.glob("*/"))) < max_bytes:
+        return True
+    sweep_scratch(home)
+    return sum(map(_measure, folder.glob("*/"))) < max_bytes
+
+
+def _measure(folder: Path) -> int:
+    """Return the bytes on disk of what lies below a folder; what vanishes meanwhile does not count."""
+    num_bytes = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                num_bytes += os.lstat(f"{root}/{name}").st_blocks * 512
+    return num_bytes
+
+
+def _age_order(scratch: Path) -> tuple[int, str]:
+    with contextlib.suppress(OSError):
+        return (scratch / _LOCK_NAME).stat().st_mtime_ns, scratch.name
+    return 0, scratch.name
 
 
 def repos_folder(home: Path) -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -16,6 +17,7 @@ from ingest.box import await_end, kill_group, make_environment, start_child
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.messages import AnyMessage, Job, Listed, read_message
+from schema.repositories import Claim
 
 # How long a read waits at most before the caller may look at its lease and its stop signal.
 TICK_S = 0.5
@@ -102,7 +104,7 @@ class Child:
 
 def make_job(
     source: str,
-    kind: str,
+    claim: Claim,
     scratch: Path,
     licences: tuple[str | None, str | None, tuple[str, ...] | None],
     known: dict[str, str],
@@ -113,11 +115,13 @@ def make_job(
     return Job.model_validate(
         {
             "source": source,
-            "kind": kind,
+            "kind": claim.kind,
             "scratch": str(scratch),
             "licence": licence,
             "api_licence": api_licence,
             "allowed_licences": allowed,
+            "must_be_public": claim.origin == "crawler" and not is_named_host(source, settings),
+            "head": claim.head_commit,
             "known": known,
             "limits": dataclasses.asdict(settings.limits),
             "settings": {
@@ -128,6 +132,12 @@ def make_job(
             },
         }
     )
+
+
+def is_named_host(source: str, settings: IngestSettings) -> bool:
+    """Say whether a found repository lies on the server whose API the operator named, as GitHub Enterprise is."""
+    api = IngestSettings.model_fields["github_api_url"].default
+    return settings.github_api_url != api and urlsplit(source).netloc == urlsplit(settings.github_api_url).netloc
 
 
 def _write_all(process: subprocess.Popen[bytes], data: bytes) -> None:

@@ -15,7 +15,7 @@ from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
-from ingest.scratch import open_scratch, repos_folder, sweep_scratch
+from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
 from monitoring.progress import Progress
@@ -28,6 +28,7 @@ from schema.repositories import (
     fetch_queue_counts,
     give_back_repository,
     is_drained,
+    queue_due,
     refuse_repository,
     retry_repository,
     set_local_path,
@@ -96,6 +97,8 @@ def work(
 def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
     """Claim the next repository and handle it, or bury it; return whether there was one."""
     _give_back_left(worker)
+    if not has_room(worker.home, max_bytes=worker.settings.clones_max_bytes):
+        return False
     with worker.engine.begin() as conn:
         claim = claim_repository(conn, lease_s=worker.settings.lease_s)
     if claim is None:
@@ -134,6 +137,8 @@ def _step(worker: Worker, once: bool, alive: Alive, last_wait_s: float) -> float
             return 0.0
         if once and _is_drained(worker.engine):
             return -1.0
+        if not once:
+            _rescan(worker)
     except DiskFull as error:
         alive(database_up=True, full_disk=str(error))
         wait_s = _back_off(last_wait_s)
@@ -181,6 +186,9 @@ def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
             _give_back(worker, claim, "disk_full", delay_s=_DISK_FULL_DELAYS * worker.settings.retry_delay_s)
             record.record_repository("disk_full")
             raise DiskFull(repos_folder(worker.home)) from error
+        if isinstance(error, SourceFailed) and error.reason == "clones_full":
+            _give_back(worker, claim, error.reason, delay_s=worker.settings.retry_delay_s)
+            return
         if isinstance(error, SourceFailed):
             _settle_failure(worker, claim, error)
             return
@@ -229,6 +237,15 @@ def _give_back_left(worker: Worker) -> None:
         except Exception:
             worker.left.append(claim)
             raise
+
+
+def _rescan(worker: Worker) -> None:
+    """Queue again what was visited long enough ago; who drains the queue has an end in mind."""
+    if worker.settings.rescan_interval_s == 0:
+        return
+    with worker.engine.begin() as conn:
+        if num_due := queue_due(conn, interval_s=worker.settings.rescan_interval_s):
+            log.info("%d sources are due again", num_due, extra={"event": "rescan", "sources": num_due})
 
 
 def _is_drained(engine: sa.Engine) -> bool:

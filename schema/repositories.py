@@ -66,6 +66,8 @@ def add_source(
             "attempts": sa.case((finished, 0), else_=Repository.attempts),
             "not_before": sa.case((finished, sa.func.now()), else_=Repository.not_before),
             "reason": sa.case((finished, None), else_=Repository.reason),
+            # Who adds a source again wants it read: by other settings perhaps, and whatever its newest commit is.
+            "head_commit": sa.case((finished, None), else_=Repository.head_commit),
             "priority": sa.func.greatest(Repository.priority, new.excluded.priority),
             "licence": sa.func.coalesce(new.excluded.licence, Repository.licence),
             "licence_evidence": sa.case((new.excluded.licence.is_(None), Repository.licence_evidence)),
@@ -168,6 +170,41 @@ def finish_repository(
         refusals=refusals,
         visited_at=sa.func.now(),
     )
+
+
+def confirm_repository(conn: sa.Connection, claim: Claim) -> None:
+    """Record a visit that found nothing changed."""
+    _leave(conn, claim, state="done", attempts=0, reason=None, visited_at=sa.func.now())
+
+
+def forget_head(conn: sa.Connection, claim: Claim) -> None:
+    """Forget which commit was read last, so that the next visit reads the repository whatever its newest commit is."""
+    _write(conn, claim, head_commit=None)
+
+
+def queue_due(conn: sa.Connection, *, interval_s: float) -> int:
+    """Queue what the operator named again when its last visit is `interval_s` seconds ago; return how many.
+
+    A source that had nothing to keep may have by then; others that were refused are for a person to look at.
+    """
+    is_well = sa.or_(
+        Repository.state == "done",
+        sa.and_(Repository.state == "refused", Repository.reason.in_(("empty", "nothing_accepted"))),
+    )
+    due = (
+        sa.update(Repository)
+        # A visit that lies ahead was recorded before the clock was set back.
+        .where(
+            Repository.origin == "operator",
+            is_well,
+            sa.or_(
+                Repository.visited_at < sa.func.now() - dt.timedelta(seconds=interval_s),
+                Repository.visited_at > sa.func.now(),
+            ),
+        )
+        .values(state="queued", attempts=0, reason=None, not_before=sa.func.now())
+    )
+    return conn.execute(due).rowcount
 
 
 def refuse_repository(conn: sa.Connection, claim: Claim, reason: str) -> None:

@@ -99,6 +99,8 @@ class Repository(Base):
         sa.CheckConstraint(_one_of("kind", ("git", "folder")), name="kind"),
         sa.CheckConstraint(_one_of("origin", ("operator", "crawler")), name="origin"),
         sa.CheckConstraint(_one_of("state", ("queued", "working", "done", "refused", "dead")), name="state"),
+        # queue_due: what the operator named and was visited long ago
+        sa.Index("ix_repositories_due", "visited_at", postgresql_where=sa.text("origin = 'operator'")),
         # claim_repository: the best queued one whose time has come, or one whose lease ran out
         sa.Index(
             "ix_repositories_claim",

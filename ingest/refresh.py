@@ -1,0 +1,137 @@
+"""What a source's newest commit is, before anything is cloned: one small request. Runs in the child process alone.
+
+The request also finds out where the server sends us, and who it is, while nothing but a few bytes is at stake: git
+would follow a redirect to any host, and asks its questions afterwards.
+"""
+
+import http.client
+import ipaddress
+import os
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from typing import IO
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from ingest.entries import SourceFailed
+
+_QUERY = "/info/refs?service=git-upload-pack"
+_CONTENT_TYPE = "application/x-git-upload-pack-advertisement"
+# The first reference is HEAD where there is one; it stands within the first lines, with what the server can do.
+_MAX_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 12
+_TIMEOUT_S = 30.0
+_PORTS = {"http": 80, "https": 443}
+_FIRST_LINES = re.compile(rb"[0-9a-f]{4}# service=git-upload-pack\n0000[0-9a-f]{4}([0-9a-f]{40,64}) ([^\0\n]+)")
+_SAFE_URL = re.compile(r"https?://[!-~]{1,2000}")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Where a repository is, after redirects within its host, and its newest commit if the server names one."""
+
+    url: str
+    head: str | None
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another path, or from http to https, and nowhere else."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> urllib.request.Request | None:
+        old, new = urlsplit(req.full_url), urlsplit(urljoin(req.full_url, newurl))
+        is_upgrade = (old.scheme, new.scheme) == ("http", "https")
+        if new.hostname != old.hostname or not (_origin(new) == _origin(old) or is_upgrade) or "@" in new.netloc:
+            place = f"{new.scheme}://{new.netloc.rpartition('@')[2]}"
+            raise SourceFailed("redirected", f"the server sends us to {place[:200]}", is_permanent=True)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]  # its own headers
+
+
+def ask_server(url: str, *, must_be_public: bool) -> Answer:
+    """Ask a server for the newest commit of a repository: one GET, of which the first bytes are read.
+
+    With `must_be_public` no address of this machine or of a private network is spoken to, and git is pinned to what the
+    name meant here. No credentials are known, so none are sent.
+
+    Raises:
+        SourceFailed: it is not there, not to be had, elsewhere or no git server; or the network failed.
+    """
+    parts = urlsplit(url)
+    if must_be_public:
+        if parts.scheme != "https":
+            raise SourceFailed("protocol", "a found repository is read over https alone", is_permanent=True)
+        _pin(parts.hostname or "", parts.port or _PORTS[parts.scheme])
+    opener = urllib.request.build_opener(_SameHost)
+    opener.addheaders = [("User-Agent", "git/codelupe"), ("Accept", "*/*")]
+    try:
+        with opener.open(url.rstrip("/") + _QUERY, timeout=_TIMEOUT_S) as response:
+            return _read_answer(response)
+    except urllib.error.HTTPError as error:
+        raise _explain_status(error.code) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        words = str(getattr(error, "reason", None) or error or type(error).__name__)
+        raise SourceFailed("clone_failed", words[:300], is_permanent=False) from error
+
+
+def _read_answer(response: http.client.HTTPResponse) -> Answer:
+    if response.headers.get_content_type() != _CONTENT_TYPE:
+        raise SourceFailed("not_git", f"it answers with {response.headers.get_content_type()}", is_permanent=True)
+    base, query, rest = response.geturl().partition(_QUERY)
+    if not query or rest or not _SAFE_URL.fullmatch(base):
+        raise SourceFailed("not_git", "it answers from an address of no repository", is_permanent=True)
+    data, until = b"", time.monotonic() + _TIMEOUT_S
+    while len(data) < _MAX_BYTES and not (found := _FIRST_LINES.match(data)):
+        if time.monotonic() > until:
+            raise SourceFailed("clone_failed", f"no reference within {_TIMEOUT_S:.0f} s", is_permanent=False)
+        if not (chunk := response.read1(_CHUNK_BYTES)):
+            break
+        data += chunk
+    found = _FIRST_LINES.match(data)
+    return Answer(base, found[1].decode() if found and found[2] == b"HEAD" else None)
+
+
+def _pin(host: str, port: int) -> None:
+    """Refuse a host with a private address, and let git connect to no other than those that were looked at.
+
+    With a proxy it is the proxy that looks names up, and decides where it connects to.
+    """
+    if "https" in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
+        return
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise SourceFailed("clone_failed", f"could not resolve {host}: {error}"[:300], is_permanent=False) from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not all(ipaddress.ip_address(address.partition("%")[0]).is_global for address in addresses):
+        raise SourceFailed("private_host", f"{host} is an address of a private network", is_permanent=True)
+    shown = [f"[{address}]" if ":" in address else address for address in addresses]
+    add_git_config("http.curloptResolve", f"{host}:{port}:{','.join(shown)}")
+
+
+def add_git_config(key: str, value: str) -> None:
+    """Add a setting for every git that this process starts from now on."""
+    number = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+    os.environ |= {
+        f"GIT_CONFIG_KEY_{number}": key,
+        f"GIT_CONFIG_VALUE_{number}": value,
+        "GIT_CONFIG_COUNT": str(number + 1),
+    }
+
+
+def _explain_status(status: int) -> SourceFailed:
+    if status in (401, 403, 407):
+        return SourceFailed("no_access", f"HTTP status {status}", is_permanent=True)
+    if status in (404, 410):
+        return SourceFailed("not_found", f"HTTP status {status}", is_permanent=True)
+    return SourceFailed("clone_failed", f"HTTP status {status}", is_permanent=False)
+
+
+def _origin(parts: SplitResult) -> tuple[str, int | None]:
+    return parts.scheme, parts.port or _PORTS.get(parts.scheme)
