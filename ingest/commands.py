@@ -21,6 +21,8 @@ from ingest.indexing import index_files
 from ingest.judge import Judgement, judge_file
 from ingest.lists import Listed, read_list
 from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
+from ingest.rescoring import rescore
+from ingest.retention import prune
 from ingest.serving import NUM_SHOWN, fetch_status, serve_ingest
 from ingest.sources import Source, SourceError, normalise_source, standard_library
 from ingest.worker import work as run_worker
@@ -45,6 +47,8 @@ def ingest() -> None:
 
 ingest.add_command(benchmark_list)
 ingest.add_command(crawl)
+ingest.add_command(prune)
+ingest.add_command(rescore)
 
 
 @ingest.command()

@@ -87,6 +87,8 @@ class IngestSettings(BaseModel):
     """Failed visits of a repository before it is given up and marked dead (number)."""
     retry_delay_s: int = Field(default=30, ge=0)
     """Wait after the first failed visit; doubled after each further one, up to a day (seconds)."""
+    retention_days: int = Field(default=30, ge=0)
+    """Contents of files that have been excluded for so long are dropped, once a day; their rows stay (days)."""
     poll_interval_s: float = Field(default=2.0, gt=0)
     """How often an idle worker looks at the queue (seconds)."""
     licence_policy: Literal["permissive", "any"] = "permissive"

@@ -15,6 +15,7 @@ from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
+from ingest.retention import Caretaker
 from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
@@ -75,8 +76,9 @@ def work(
     """
     sweep_scratch(home)
     worker = Worker(engine, settings, home, stop, progress)
+    caretaker = Caretaker(engine, days=settings.retention_days)
     threads = [
-        threading.Thread(target=_loop, args=(worker, once, alive), name=f"ingest-{number}")
+        threading.Thread(target=_loop, args=(worker, caretaker, once, alive), name=f"ingest-{number}")
         for number in range(settings.ingest_workers)
     ]
     for thread in threads:
@@ -119,17 +121,18 @@ def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
     return True
 
 
-def _loop(worker: Worker, once: bool, alive: Alive) -> None:
+def _loop(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive) -> None:
     wait_s = 0.0
     while not wait_alive(worker.stop, wait_s, alive):
-        wait_s = _step(worker, once, alive, wait_s)
+        wait_s = _step(worker, caretaker, once, alive, wait_s)
         if wait_s < 0:
             return
 
 
-def _step(worker: Worker, once: bool, alive: Alive, last_wait_s: float) -> float:
+def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_wait_s: float) -> float:
     """Return how long to wait before the next step; less than 0 when there will be none."""
     try:
+        caretaker.look()
         has_worked = ingest_one(worker, alive)
         alive(database_up=True)
         if has_worked:

@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner, Result
+from pydantic import SecretStr
 
+from ingest.commands import ingest as ingest_group
 from ingest.commands import queue_source
 from ingest.config import IngestSettings
 from ingest.sources import normalise_source
 from ingest.worker import work
-from tests.ingest.helpers import GIT, SETTINGS, git
+from monitoring.config import MonitoringSettings
+from schema.config import DatabaseSettings
+from tests.ingest.helpers import GIT, SETTINGS, Settings, git
 
 
 @pytest.fixture
@@ -124,3 +129,16 @@ def hanging_server() -> Iterator[str]:
     """The URL of a server that accepts and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    """Settings on the fresh database, with a free port."""
+    database = DatabaseSettings(database_url=SecretStr(database_url))
+    return Settings(tmp_path / "home", database, MonitoringSettings(ingest_port=0), SETTINGS)
+
+
+@pytest.fixture
+def run(settings: Settings) -> Iterator[Callable[..., Result]]:
+    """Call it with the arguments of `codelupe ingest`."""
+    return lambda *arguments: CliRunner().invoke(ingest_group, list(arguments), obj=settings)

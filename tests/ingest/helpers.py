@@ -2,9 +2,12 @@
 
 import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from ingest.config import IngestSettings
+from monitoring.config import MonitoringSettings
+from schema.config import DatabaseSettings
 
 GIT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -30,3 +33,13 @@ def git(folder: Path, *command: str, data: bytes | None = None) -> str:
     """Run git as alice."""
     done = subprocess.run(["git", *command], cwd=folder, env=GIT, check=True, capture_output=True, input=data)
     return done.stdout.decode().strip()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections that the commands need."""
+
+    home: Path
+    database: DatabaseSettings
+    monitoring: MonitoringSettings
+    ingest: IngestSettings

@@ -4,47 +4,20 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from click.testing import CliRunner, Result
-from pydantic import SecretStr, ValidationError
+from click.testing import Result
+from pydantic import ValidationError
 
 from ingest.advice import ADVICE
-from ingest.commands import ingest as ingest_group
 from ingest.config import IngestSettings
 from ingest.judge import judge_file
 from ingest.messages import FAILURES
 from ingest.serving import serve_ingest
-from monitoring.config import MonitoringSettings
-from schema.config import DatabaseSettings
-from tests.ingest.helpers import SETTINGS, make_code
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The sections that the commands need."""
-
-    home: Path
-    database: DatabaseSettings
-    monitoring: MonitoringSettings
-    ingest: IngestSettings
-
-
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Settings on the fresh database, with a free port."""
-    database = DatabaseSettings(database_url=SecretStr(database_url))
-    return Settings(tmp_path / "home", database, MonitoringSettings(ingest_port=0), SETTINGS)
-
-
-@pytest.fixture
-def run(settings: Settings) -> Iterator[Callable[..., Result]]:
-    """Call it with the arguments of `codelupe ingest`."""
-    return lambda *arguments: CliRunner().invoke(ingest_group, list(arguments), obj=settings)
+from tests.ingest.helpers import Settings, make_code
 
 
 def test_it_adds_works_and_shows(run: Callable[..., Result], make_folder: Callable[..., Path]) -> None:
