@@ -1,10 +1,7 @@
 """Sources made by the tests: folders, git repositories, and a real smart HTTP server in front of them."""
 
-import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +16,8 @@ from ingest.sources import normalise_source
 from ingest.worker import work
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
-from tests.ingest.helpers import GIT, SETTINGS, Settings, git
+from tests.ingest.helpers import SETTINGS, Settings, git
+from tests.ingest.servers import Request, serve, serve_git
 
 
 @pytest.fixture
@@ -83,52 +81,19 @@ def fetch(engine: sa.Engine) -> Callable[..., list[tuple[object, ...]]]:
 def git_server(tmp_path: Path) -> Iterator[str]:
     """The URL of `git http-backend` over the test's folder: real smart HTTP on loopback."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            path, _, query = self.path.partition("?")
-            environment = GIT | {
-                "GIT_PROJECT_ROOT": str(tmp_path),
-                "GIT_HTTP_EXPORT_ALL": "1",
-                "REQUEST_METHOD": self.command,
-                "PATH_INFO": path,
-                "QUERY_STRING": query,
-                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-                "CONTENT_LENGTH": str(length),
-                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-            }
-            done = subprocess.run(
-                ["git", "http-backend"], env=environment, input=self.rfile.read(length), capture_output=True
-            )
-            head, _, body = done.stdout.partition(b"\r\n\r\n")
-            headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if line)
-            self.send_response(int(headers.pop("Status", "200").split()[0]))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_POST = do_GET  # noqa: N815 - http.server's name
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_git(tmp_path) as server:
+        yield server.url
 
 
 @pytest.fixture
 def hanging_server() -> Iterator[str]:
-    """The URL of a server that accepts and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    """The URL of a server that names a commit and then never answers git."""
+
+    def respond(request: Request) -> None:
+        request.advertise() if request.is_first else request.stopped.wait()
+
+    with serve(respond) as server:
+        yield server.url
 
 
 @pytest.fixture
