@@ -9,7 +9,7 @@ from daemon.config import DaemonSettings
 from daemon.context import Led
 from daemon.gate import Gate, judge
 from daemon.job import EvaluationResult, Result
-from daemon.provenance import code_revision, write_model_card
+from daemon.provenance import code_revision, write_attributions, write_model_card
 from daemon.publish import folder_bytes, publish_folder
 from schema import failpoints
 from schema.decisions import record_decision
@@ -40,8 +40,10 @@ def conclude(led: Led, run: Run) -> Run:
     target = led.ctx.paths.version(run.version)
     with led.ctx.engine.connect() as conn:
         num_rows = count_members(conn, run.id)["train"]
-    write_model_card(job / "adapter", run, result, gate, num_rows=num_rows)
-    digest = publish_folder(job / "adapter", target, _manifest(led, run, result), confirm=lambda: _confirm_lead(led))
+    attributions = write_attributions(job / "adapter", led.ctx.engine, run)
+    write_model_card(job / "adapter", run, result, gate, num_rows=num_rows, attributions=attributions)
+    manifest = _manifest(led, run, result, attributions)
+    digest = publish_folder(job / "adapter", target, manifest, confirm=lambda: _confirm_lead(led))
     failpoints.hit("publish.before_promote")
     with led.ctx.engine.begin() as conn:
         closed = _close(conn, led, run, gate, evaluation, digest, folder_bytes(target))
@@ -62,7 +64,8 @@ def publish_base(led: Led, run: Run, result: Result) -> Run:
     """Publish the base that run 0 made and bind the line to its tokenizer."""
     paths = led.ctx.paths
     base = paths.job(run.number) / "base"
-    digest = publish_folder(base, paths.base, _manifest(led, run, result), confirm=lambda: _confirm_lead(led))
+    manifest = _manifest(led, run, result, write_attributions(base, led.ctx.engine, run))
+    digest = publish_folder(base, paths.base, manifest, confirm=lambda: _confirm_lead(led))
     with led.ctx.engine.begin() as conn:
         closed = advance_run(
             conn,
@@ -169,7 +172,7 @@ def evaluation_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
     ]
 
 
-def _manifest(led: Led, run: Run, result: Result) -> dict[str, Any]:
+def _manifest(led: Led, run: Run, result: Result, attributions: dict[str, Any]) -> dict[str, Any]:
     """Return what a version says of itself (I4)."""
     return {
         "format_version": 1,
@@ -181,6 +184,7 @@ def _manifest(led: Led, run: Run, result: Result) -> dict[str, Any]:
         "base_revision": result.base_revision,
         "tokenizer_digest": result.tokenizer_digest,
         "members_digest": run.members_digest,
+        "attributions": attributions,
         "seed": DaemonSettings.model_validate(run.config).seed + run.number,
         "config": run.config,
         "code_revision": code_revision(),

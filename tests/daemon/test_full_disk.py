@@ -44,8 +44,9 @@ def temporaries_below(folder):
     [
         ("file.before_sync", 1, "trainer_state_micro.json"),
         ("file.before_sync", 2, "members.jsonl"),
-        ("file.before_sync", 8, "adapter/README.md"),
-        ("file.before_sync", 9, "versions/0001"),  # its manifest
+        ("file.before_sync", 8, "adapter/ATTRIBUTIONS.jsonl"),
+        ("file.before_sync", 9, "adapter/README.md"),
+        ("file.before_sync", 10, "versions/0001"),  # its manifest
         ("publish.before_copy", 1, "versions/0001"),
         ("publish.before_copy", 2, "versions/0001"),
         ("publish.before_rename", 1, "versions/0001"),
