@@ -136,7 +136,7 @@ def run_rescore(
 
 def _score_batch(scorer: Scorer, files: Sequence[Stale], stop: threading.Event) -> tuple[list[Rescored], int]:
     """Return the new scores of a batch, and how many files were looked at before the stop."""
-    rows = []
+    rows: list[Rescored] = []
     for num_asked, file in enumerate(files):
         if stop.is_set():
             return rows, num_asked

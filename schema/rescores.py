@@ -60,7 +60,9 @@ def count_stale(conn: sa.Connection, version: int) -> int:
 def fetch_stale(conn: sa.Connection, version: int, *, after: int, limit: int) -> list[Stale]:
     """Fetch the next such files by their ids, those behind `after`."""
     table = ProcessedFile
-    files = sa.select(table.id, table.file_path, table.language, table.content).where(_is_stale(version))
+    # The content of a stale file is there.
+    content = sa.type_coerce(table.content, sa.Text)
+    files = sa.select(table.id, table.file_path, table.language, content).where(_is_stale(version))
     return [Stale(*row) for row in conn.execute(files.where(table.id > after).order_by(table.id).limit(limit))]
 
 
