@@ -82,6 +82,7 @@ def tick(settings: Settings) -> None:
         ctx = make_context(settings, engine, stop, progress)
         open_own_line(ctx)
         with ctx.leadership.kept_alive():
+            ctx.leadership.outwait((ctx.line_lease_name, ctx.device.lease), stop)
             worked = do_tick(ctx)
         click.echo(json.dumps({"worked": worked, **ctx.live.snapshot()}, indent=2, default=str))
 

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +64,18 @@ class Leadership:
         with self._lock, self._reachable(), self.engine.begin() as conn:
             self._look(conn, name)
 
+    def outwait(self, names: Collection[str], stop: threading.Event) -> None:
+        """Look at leases of others that have run out until each may be taken over, or lives: for one that ends soon.
+
+        A process that lives for one tick has seen nothing before; without this a dead leader would be its leader for
+        ever.
+        """
+        while not stop.is_set():
+            with self._lock, self._reachable(), self.engine.begin() as conn:
+                if not any([self._may_be_dead(conn, name) for name in names]):
+                    return
+            stop.wait(self.length_s / 8)
+
     def give_back(self, name: str | None = None) -> None:
         """Release one lease, or all; what cannot be told to the database runs out by itself."""
         with self._lock:
@@ -100,6 +112,13 @@ class Leadership:
         if not self._is_abandoned(name, current):
             return None
         return take_over_lease(conn, name, self.holder, seen=current, length_s=self.length_s)
+
+    def _may_be_dead(self, conn: sa.Connection, name: str) -> bool:
+        """Whether `name` is another's and has run out, but was not yet seen so for long enough."""
+        current = fetch_lease(conn, name)
+        if current is None or current["holder"] in (self.holder, NOBODY) or not current["expired"]:
+            return False
+        return not self._is_abandoned(name, current)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:

@@ -80,6 +80,8 @@ def create_engine(url: str, *, application_name: str, pool_size: int = 5, statem
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            # So is one that vanished while it owed us an answer: keepalives are silent then.
+            "tcp_user_timeout": 60_000,  # ms
         },
     )
 
@@ -150,7 +152,7 @@ def reach(engine: sa.Engine) -> None:
             return
     except sa.exc.DBAPIError as error:
         if _REFUSALS.search(str(error.orig)):
-            msg = f"{engine.url!r} does not let us in: {describe_outage(error)}: correct CODELUPE_DATABASE_URL"
+            msg = f"{_name(engine.url)} does not let us in: {describe_outage(error)}: correct CODELUPE_DATABASE_URL"
             raise DatabaseRefused(msg) from error
         raise
 
@@ -169,7 +171,7 @@ def wait_for(engine: sa.Engine, *, timeout_s: float) -> None:
             if not is_outage(error):
                 raise
             if time.monotonic() >= deadline:
-                msg = f"no answer from {engine.url!r} within {timeout_s:g} s: {error.orig}"
+                msg = f"no answer from {_name(engine.url)} within {timeout_s:g} s: {error.orig}"
                 raise DatabaseUnavailable(msg) from error
         time.sleep(0.1)
 
@@ -201,6 +203,11 @@ def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[
         stop.wait(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
     return False
+
+
+def _name(url: sa.URL) -> str:
+    """Return the URL for people: SQLAlchemy hides the password before the host, not one among the parameters."""
+    return repr(url.difference_update_query(["password", "sslpassword"]))
 
 
 def _is_locked_out(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import signal
 
+import psycopg
 import pytest
 
 from daemon.paths import LinePaths
@@ -92,3 +93,17 @@ def test_workers_share_the_queue_and_handle_no_source_twice(start, database_url,
     handled = [one["source"] for worker in workers for one in worker.events("repository_done")]
     assert sorted(handled) == sorted(map(str, sources))
     assert audit_of(database_url).rows_unaccounted == 0
+
+
+def test_a_single_tick_outwaits_the_lease_of_one_that_was_killed(start, database_url):
+    store_rows(database_url)
+    killed = start("daemon", "tick", database_url=database_url, failpoints="run.after_claim=kill")
+    assert killed.wait_end() == -signal.SIGKILL
+    with psycopg.connect(database_url.replace("+psycopg", "")) as conn:
+        conn.execute("UPDATE leases SET until = now()")
+
+    # Each tick is another process: none of them has seen before that nobody renews that lease.
+    after = start("daemon", "tick", database_url=database_url)
+
+    assert after.wait_end() == 0
+    assert [(run.number, run.state) for run in runs_of(database_url)] == [(1, "training")]

@@ -1,3 +1,4 @@
+import os
 import socket
 import struct
 import threading
@@ -7,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from schema.database import DatabaseRefused, DatabaseUnavailable, create_engine, is_outage, outlast, reach, wait_for
+from tests.proxy import Proxy
 
 
 def test_a_connection_has_the_settings_asked_for(database_url):
@@ -33,6 +35,22 @@ def test_a_server_that_is_not_there_is_an_outage_and_waiting_for_it_ends(tmp_pat
         wait_for(engine, timeout_s=0)
     assert is_outage(caught.value)
     assert is_outage(caught.value.__cause__)
+
+
+def test_no_password_is_said_wherever_in_the_url_it_stands(tmp_path):
+    url = f"postgresql://somebody:s3cret@/codelupe?host={tmp_path}&password=s3cret&sslpassword=s3cret"
+    engine = create_engine(url, application_name="tests")
+    with pytest.raises(DatabaseUnavailable, match="somebody") as caught:
+        wait_for(engine, timeout_s=0)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_peer_that_owes_an_answer_is_given_up_within_a_minute(database_url):
+    with Proxy(database_url) as proxy:
+        engine = create_engine(proxy.url, application_name="tests")
+        with engine.connect() as conn, socket.socket(fileno=os.dup(conn.connection.fileno())) as own:
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+        engine.dispose()
 
 
 def test_waiting_returns_when_the_database_answers(engine):
