@@ -126,6 +126,8 @@ def add_git_config(key: str, value: str) -> None:
 
 
 def _explain_status(status: int) -> SourceFailed:
+    if 300 <= status < 400:
+        return SourceFailed("redirected", f"HTTP status {status}, to no address that is followed", is_permanent=True)
     if status in (401, 403, 407):
         return SourceFailed("no_access", f"HTTP status {status}", is_permanent=True)
     if status in (404, 410):
