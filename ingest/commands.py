@@ -21,10 +21,12 @@ from ingest.indexing import index_files
 from ingest.judge import Judgement, judge_file
 from ingest.lists import Listed, read_list
 from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
+from ingest.report import report
 from ingest.rescoring import rescore
 from ingest.retention import prune
-from ingest.serving import NUM_SHOWN, fetch_status, serve_ingest
+from ingest.serving import serve_ingest
 from ingest.sources import Source, SourceError, normalise_source, standard_library
+from ingest.status import status
 from ingest.worker import work as run_worker
 from monitoring.logs import setup_logging
 from monitoring.progress import Progress
@@ -48,7 +50,9 @@ def ingest() -> None:
 ingest.add_command(benchmark_list)
 ingest.add_command(crawl)
 ingest.add_command(prune)
+ingest.add_command(report)
 ingest.add_command(rescore)
+ingest.add_command(status)
 
 
 @ingest.command()
@@ -176,17 +180,6 @@ def index(settings: Settings) -> None:
 
 
 @ingest.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--limit", default=NUM_SHOWN, show_default=True, help="Show this many sources at most.")
-@click.pass_obj
-def status(settings: Settings, as_json: bool, limit: int) -> None:
-    """Show the queue, the sources and why files were refused."""
-    with open_engine(settings) as engine, engine.begin() as conn:
-        report = fetch_status(conn, limit=limit)
-    click.echo(json.dumps(report, default=str) if as_json else "\n".join(_describe_status(report)))
-
-
-@ingest.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--path", help="The file's path in its repository, for the rules about folders.  [default: its name]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -219,16 +212,6 @@ def _normalise(sources: Sequence[str], lists: Sequence[Path], *, stdlib: bool) -
     if not found:
         raise click.UsageError("name at least one source, --list with entries, or --stdlib")
     return found
-
-
-def _describe_status(report: dict[str, Any]) -> Iterator[str]:
-    yield "queue: " + ", ".join(f"{num} {state}" for state, num in report["queue"].items())
-    for row in report["sources"]:
-        score = "" if row["quality_score"] is None else f", score {row['quality_score']:.0f}"
-        reason = f" ({row['reason']}: {row['advice']})" if row["reason"] else ""
-        yield f"  {row['state']:<8}{row['source']}: {row['file_count']} files{score}{reason}"
-    if report["refusals"]:
-        yield "refused: " + ", ".join(f"{num} {reason}" for reason, num in report["refusals"].items())
 
 
 def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from schema.repositories import (
     set_licence,
     set_local_path,
     set_unit_level,
+    set_visit,
 )
 from schema.visits import fetch_figures
 
@@ -69,7 +70,7 @@ class Handler:
     ) -> None:
         self._engine, self._claim, self._settings = engine, claim, settings
         self._should_stop, self._show = should_stop, show
-        self._renewed = time.monotonic()
+        self._started = self._renewed = time.monotonic()
         self._num_seen = self._num_candidates = 0
         self._keeper: Keeper | None = None
         # What was refused by its path is said before the tree is listed to its end.
@@ -163,6 +164,8 @@ class Handler:
             figures = fetch_figures(conn, self._claim.repository_id)
             hit("ingest.before_finish")
             set_local_path(conn, self._claim, None)
+            seconds = time.monotonic() - self._started
+            set_visit(conn, self._claim, num_files=self._num_candidates, num_bytes=ended.num_bytes, seconds=seconds)
             finish_repository(
                 conn,
                 self._claim,
@@ -191,6 +194,7 @@ class Handler:
         with self._engine.begin() as conn:
             figures = fetch_figures(conn, self._claim.repository_id)
             set_local_path(conn, self._claim, None)
+            set_visit(conn, self._claim, num_files=0, num_bytes=0, seconds=time.monotonic() - self._started)
             confirm_repository(conn, self._claim)
         return Handled(Tally(), {}, {}, 0, figures.num_files, 0, figures.num_files)
 
@@ -223,6 +227,7 @@ def report_visit(claim: Claim, handled: Handled) -> None:
     """Count a visit that went well, and say in one line what it did."""
     tally = handled.tally
     record.record_files(tally.counts, num_rows=tally.num_rows, num_bytes=handled.num_bytes)
+    record.record_languages(tally.languages)
     record.record_repository("done", handled.stages)
     rate = handled.num_bytes / max(1e-9, handled.seconds) / 1e6
     log.info(

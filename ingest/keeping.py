@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from ingest.config import IngestSettings
-from ingest.messages import Accepted, Refused
+from ingest.messages import OTHER, Accepted, Refused
 from ingest.units import decide_split, make_unit
 from schema.files import NewFile, RefusedFileRow, save_files
 from schema.near_duplicates import NearRule
 from schema.repositories import Claim
 from sourcecode.fingerprints import content_sha256
+from sourcecode.languages import LANGUAGES
 from sourcecode.near_duplicates import BANDS_VERSION, similarity
 
 
@@ -21,6 +22,7 @@ class Tally:
     """What a visit stored, by (outcome, reason) as the metrics count it."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
     num_rows: int = 0
     num_accepted: int = 0
     save_s: float = 0.0
@@ -43,6 +45,8 @@ class Keeper:
         """Take one judged file; raises StaleLease when a batch is saved and the claim is lost."""
         if isinstance(message, Accepted):
             self._files.append(self._make_file(message))
+            # The child's word becomes a label: only where it is one of ours.
+            self.tally.languages[message.language if message.language in LANGUAGES else OTHER] += 1
         else:
             self._refused.append(_make_refusal(message))
         if len(self._files) + len(self._refused) >= self._settings.batch_rows:

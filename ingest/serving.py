@@ -5,27 +5,24 @@ import json
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 
-from ingest.advice import advise
 from ingest.config import Settings
+from ingest.status import fetch_status
 from ingest.worker import work
 from monitoring import record
 from monitoring.health import Facts, assess, ready
 from monitoring.progress import Progress
 from monitoring.server import create_app, serve
-from schema.repositories import fetch_queue_counts, fetch_repositories
 
 log = logging.getLogger(__name__)
 # Longer than a statement may take, and than it takes to notice that the database's machine has vanished.
 _MAX_SILENCE_S = 90.0
 _MAX_STATUS_AGE_S = 2.0
-NUM_SHOWN = 20
 
 
 class Signs:
@@ -118,26 +115,3 @@ def ingest_beside(settings: Settings, engine: sa.Engine, progress: Progress) -> 
             stop.set()
             thread.join()
             log.info("ingest has stopped", extra={"event": "ingest_stopped"})
-
-
-def fetch_status(conn: sa.Connection, *, limit: int = NUM_SHOWN) -> dict[str, Any]:
-    """Return the queue's counts by state, the newest sources, and the reasons for refusal summed over them."""
-    rows = fetch_repositories(conn, limit=limit)
-    refusals: Counter[str] = Counter()
-    for row in rows:
-        refusals.update(row["refusals"])
-    shown = (
-        *("source", "kind", "state", "reason", "attempts", "visited_at", "file_count", "code_lines", "quality_score"),
-        *("licence", "unit_level", "refusals"),
-    )
-    return {
-        "queue": fetch_queue_counts(conn),
-        "refusals": dict(refusals.most_common()),
-        "sources": [
-            {
-                "advice": advise(row["reason"]),
-                **{key: row[key] for key in (*shown, "unit_level", "attempts", "visited_at")},
-            }
-            for row in rows
-        ],
-    }

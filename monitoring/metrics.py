@@ -106,6 +106,7 @@ CLOCK_JUMPS = _counter("clock_jumps_total", "Times that the machine's clock was 
 INGEST_FILES = _counter(
     "ingest_files_total", "Files looked at, by outcome and, where there is one, reason", "outcome", "reason"
 )
+INGEST_LANGUAGES = _counter("ingest_language_files_total", "Files accepted, by language", "language")
 INGEST_REPOSITORIES = _counter("ingest_repositories_total", "Visits to sources, by how they ended", "outcome")
 INGEST_QUEUE = _gauge("ingest_queue_repositories", "Sources in the clone queue, by state", "state")
 INGEST_ROWS = _counter("ingest_rows_total", "Rows stored")

@@ -51,6 +51,12 @@ def record_files(counts: Mapping[tuple[str, str], int], *, num_rows: int = 0, nu
     metrics.INGEST_BYTES.inc(num_bytes)
 
 
+def record_languages(counts: Mapping[str, int]) -> None:
+    """Add a visit's accepted files by language."""
+    for language, count in counts.items():
+        metrics.INGEST_LANGUAGES.labels(language).inc(count)
+
+
 def record_repository(outcome: str, stages: Mapping[str, float] | None = None) -> None:
     """Count a visit by outcome (metrics.REPOSITORY_OUTCOMES) with the seconds of its stages."""
     metrics.INGEST_REPOSITORIES.labels(outcome).inc()

@@ -234,6 +234,11 @@ def set_licence(conn: sa.Connection, claim: Claim, licence: str | None, evidence
     _write(conn, claim, licence=licence, licence_evidence=evidence)
 
 
+def set_visit(conn: sa.Connection, claim: Claim, *, num_files: int, num_bytes: int, seconds: float) -> None:
+    """Record what a visit looked at and read, and how long it took: what the rates are made of."""
+    _write(conn, claim, visit_files=num_files, visit_bytes=num_bytes, visit_seconds=seconds)
+
+
 def set_local_path(conn: sa.Connection, claim: Claim, path: str | None) -> None:
     """Say where the repository's clone lies, None when it is gone."""
     _write(conn, claim, local_path=path)

@@ -1,0 +1,123 @@
+"""What ingest has stored, for people: rates of the last hour, sums over everything, and one source file by file.
+
+Sums read whole tables: for a command that a person calls, not for a page that is polled.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+_RATES = sa.text(
+    """
+    SELECT count(*) AS repositories, CAST(coalesce(sum(visit_files), 0) AS bigint) AS files,
+        CAST(coalesce(sum(visit_bytes), 0) AS bigint) AS bytes,
+        least(3600, greatest(1, extract(epoch FROM now() - min(visited_at - make_interval(secs => visit_seconds)))))
+            AS seconds
+    FROM repositories
+    WHERE visited_at > now() - interval '1 hour' AND visited_at <= now() AND visit_seconds IS NOT NULL
+    """
+)
+_REFUSALS = sa.text(
+    """
+    SELECT r.reason, CAST(sum(CAST(r.num AS bigint)) AS bigint)
+    FROM repositories, jsonb_each_text(refusals) AS r (reason, num)
+    GROUP BY r.reason ORDER BY 2 DESC, r.reason
+    """
+)
+_REFUSED_SOURCES = sa.text(
+    """
+    SELECT reason, count(*) FROM repositories WHERE state IN ('refused', 'dead') AND reason IS NOT NULL
+    GROUP BY reason ORDER BY 2 DESC, reason
+    """
+)
+_ROWS = sa.text(
+    """
+    SELECT language, split, excluded_reason, licence, count(*) AS num
+    FROM processed_files
+    GROUP BY GROUPING SETS ((language, split, excluded_reason), (licence, excluded_reason))
+    HAVING GROUPING(licence) = 1 OR excluded_reason IS NULL
+    ORDER BY num DESC, language, split, licence
+    """
+)
+_FIND_SOURCE = sa.text("SELECT * FROM repositories WHERE source = :source OR moved_to = :source ORDER BY id LIMIT 1")
+_FILES = sa.text(
+    """
+    SELECT f.file_path AS path, f.language, f.quality_score AS score, f.score_detail AS detail, f.licence, f.num_lines,
+        f.split, f.excluded_reason AS excluded, f.near_dup_similarity AS similarity, other.file_path AS copy_of_path,
+        source.source AS copy_of_source
+    FROM processed_files f
+    LEFT JOIN processed_files other ON other.id = f.near_dup_of
+    LEFT JOIN repositories source ON source.id = other.repository_id
+    WHERE f.repository_id = :repository_id AND coalesce(f.excluded_reason, '') NOT IN ('superseded', 'vanished')
+    ORDER BY f.file_path
+    """
+)
+_REFUSED = sa.text(
+    """
+    SELECT file_path AS path, reason, detail, num_bytes FROM refused_files WHERE repository_id = :repository_id
+    ORDER BY reason, file_path
+    """
+)
+_CAPPED = sa.text(
+    """
+    SELECT DISTINCT f.file_path
+    FROM training_queue q JOIN processed_files f ON q.item_kind = 'file' AND f.id = q.item_id
+    WHERE f.repository_id = :repository_id AND q.excluded_reason = 'owner_cap'
+    """
+)
+
+
+def fetch_rates(conn: sa.Connection) -> dict[str, float]:
+    """Return files and bytes a second and repositories an hour of the visits that ended within the last hour."""
+    row = conn.execute(_RATES).one()
+    seconds = float(row.seconds or 1)
+    return {
+        "files_per_s": row.files / seconds,
+        "bytes_per_s": row.bytes / seconds,
+        "repositories_per_h": row.repositories * 3600 / seconds,
+    }
+
+
+def sum_refusals(conn: sa.Connection) -> dict[str, int]:
+    """Sum the refused files of every source's last visit by reason, the most frequent first."""
+    return {reason: num for reason, num in conn.execute(_REFUSALS)}  # noqa: C416 - a Row is no pair to mypy
+
+
+def count_refused_sources(conn: sa.Connection) -> dict[str, int]:
+    """Count the sources that were given up by reason, the most frequent first."""
+    return {reason: num for reason, num in conn.execute(_REFUSED_SOURCES)}  # noqa: C416
+
+
+def count_rows(conn: sa.Connection) -> dict[str, Any]:
+    """Count stored files: kept ones by language and split, and by licence; excluded ones by reason."""
+    rows: dict[str, dict[str, int]] = {}
+    excluded: dict[str, int] = {}
+    licences: dict[str, int] = {}
+    for row in conn.execute(_ROWS):
+        if row.language is None:
+            licences[row.licence or "not stated"] = row.num
+        elif row.excluded_reason is None:
+            rows.setdefault(row.language, {})[row.split] = row.num
+        else:
+            excluded[row.excluded_reason] = excluded.get(row.excluded_reason, 0) + row.num
+    return {"rows": rows, "excluded": excluded, "licences": licences}
+
+
+def find_source(conn: sa.Connection, source: str) -> dict[str, Any] | None:
+    """Fetch the repository row of a source by its address or path, also by the one that it has moved to."""
+    row = conn.execute(_FIND_SOURCE, {"source": source}).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def fetch_files(conn: sa.Connection, repository_id: int) -> Iterator[dict[str, Any]]:
+    """Yield the present files of a source with their scores, and why one is not trained on."""
+    capped = set(conn.execute(_CAPPED, {"repository_id": repository_id}).scalars())
+    for row in conn.execute(_FILES, {"repository_id": repository_id}).mappings():
+        is_capped = row["excluded"] is None and row["path"] in capped
+        yield {**row, "excluded": "owner_cap" if is_capped else row["excluded"]}
+
+
+def fetch_refused(conn: sa.Connection, repository_id: int) -> list[dict[str, Any]]:
+    """Fetch the files of a source that were refused, by reason."""
+    return [dict(row) for row in conn.execute(_REFUSED, {"repository_id": repository_id}).mappings()]
