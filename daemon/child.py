@@ -4,6 +4,8 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 
+from sqlalchemy.exc import OperationalError
+
 from daemon.context import Led
 from daemon.job import Event
 from daemon.supervise import Order
@@ -71,7 +73,8 @@ class Supervised:
                     advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
                 line = fetch_line(conn, ctx.settings.line)
         except Exception as error:  # noqa: BLE001 -- the thread's edge: `obey` raises it
-            if is_outage(error):
+            # A look that waited too long for a lock, or for its answer, is not worth the training either.
+            if is_outage(error) or isinstance(error, OperationalError):
                 ctx.live.database_away(describe_outage(error))
             else:
                 self._error = error

@@ -72,8 +72,9 @@ class Leadership:
         """
         while not stop.is_set():
             with self._lock, self._reachable(), self.engine.begin() as conn:
-                if not any([self._may_be_dead(conn, name) for name in names]):
-                    return
+                waiting_for = [name for name in names if self._may_be_dead(conn, name)]
+            if not waiting_for:
+                return
             stop.wait(self.length_s / 8)
 
     def give_back(self, name: str | None = None) -> None:

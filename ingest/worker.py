@@ -20,7 +20,7 @@ from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
 from monitoring.progress import Progress
-from schema.database import describe_outage, is_outage
+from schema.database import describe_outage, is_locked_out, is_outage
 from schema.repositories import (
     LONGEST_DELAY_S,
     Claim,
@@ -113,7 +113,7 @@ def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
             else:
                 _handle(worker, claim, alive)
     except Exception as error:
-        if is_outage(error):
+        if _passes(error):
             worker.left.append(claim)
         raise
     with worker.engine.begin() as conn:
@@ -149,7 +149,7 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
         return wait_s
     except Exception as error:
         record.record_loop_error("ingest")
-        if is_outage(error):
+        if _passes(error):
             words = describe_outage(error)
             alive(database_up=False, words=words)
             wait_s = _back_off(last_wait_s)
@@ -157,6 +157,11 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
             return wait_s
         log.exception("an ingest step failed", extra={"event": "ingest_step_failed"})
     return worker.settings.poll_interval_s
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the database only keeps us waiting, which is no source's fault and costs none a try."""
+    return is_outage(error) or is_locked_out(error)
 
 
 def _back_off(last_wait_s: float) -> float:
@@ -196,7 +201,7 @@ def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
             _settle_failure(worker, claim, error)
             return
         # Back into the queue before the loop's edge reports it: a repository must not wait for its lease to run out.
-        if not is_outage(error):
+        if not _passes(error):
             _settle_failure(worker, claim, SourceFailed("exception", type(error).__name__, is_permanent=False))
         raise
     finally:

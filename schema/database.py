@@ -133,6 +133,11 @@ def is_outage(error: BaseException) -> bool:
     return cause.sqlstate is None or cause.sqlstate.startswith("08") or cause.sqlstate in _OUTAGES
 
 
+def is_locked_out(error: BaseException) -> bool:
+    """Say whether `error` means that another holds a lock for long: a start that back-fills a line, a migration."""
+    return isinstance(error, sa.exc.DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
+
+
 def describe_outage(error: BaseException) -> str:
     """Say in one line what an outage looks like from here; no error of the driver contains a password."""
     cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
@@ -187,7 +192,7 @@ def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[
         try:
             step()
         except Exception as error:
-            if not (is_outage(error) or _is_locked_out(error)):
+            if not (is_outage(error) or is_locked_out(error)):
                 raise
             words = describe_outage(error)
         else:
@@ -208,10 +213,6 @@ def outlast(step: Callable[[], None], *, stop: threading.Event, away: Callable[[
 def _name(url: sa.URL) -> str:
     """Return the URL for people: SQLAlchemy hides the password before the host, not one among the parameters."""
     return repr(url.difference_update_query(["password", "sslpassword"]))
-
-
-def _is_locked_out(error: Exception) -> bool:
-    return isinstance(error, sa.exc.DBAPIError) and isinstance(error.orig, psycopg.errors.LockNotAvailable)
 
 
 def fetch_now(conn: sa.Connection) -> dt.datetime:

@@ -205,6 +205,22 @@ def test_a_child_goes_on_and_obeys_a_stop_while_the_database_stalls(proxy, loop,
     wait_for(lambda: ctx.live.database_error is None)
 
 
+@pytest.mark.parametrize("limit", ["lock_timeout", "statement_timeout"])
+def test_a_child_goes_on_while_a_lock_keeps_its_supervisor_waiting(limit, loop, ctx, direct, rows, monkeypatch):
+    monkeypatch.setattr("daemon.child._LOOK_S", 0.0)
+    rows()
+    run = bring_to_evaluating(ctx)
+    led = Led(ctx, ctx.leadership.take(ctx.line_lease_name), run.line_id)
+    child = Supervised(led, run, ctx.leadership.take(ctx.device.lease))
+    sa.event.listen(ctx.engine, "begin", lambda conn: conn.exec_driver_sql(f"SET LOCAL {limit} = '100ms'"))
+
+    with direct.begin() as conn:
+        conn.execute(sa.text("LOCK TABLE lines"))  # as a migration does
+        wait_for(lambda: child.obey() == "go_on" and "timeout" in (ctx.live.database_error or ""))
+
+    wait_for(lambda: child.obey() == "go_on" and ctx.live.database_error is None)
+
+
 def test_a_start_that_takes_hours_is_no_stuck_loop(ctx):
     reporter = Reporter(ctx, _Settings(ctx.settings), _started=time.monotonic() - 7200)
     ctx.live.database_away("connection refused")

@@ -18,6 +18,7 @@ from ingest.commands import queue_source
 from ingest.scratch import repos_folder, sweep_scratch
 from ingest.sources import normalise_source
 from ingest.worker import Worker, ingest_one, work
+from schema.backlog import lock_ingest
 from schema.database import create_engine
 from schema.repositories import claim_repository
 from tests.ingest.helpers import SETTINGS, make_code
@@ -221,6 +222,28 @@ def test_an_outage_is_waited_for(queued: Path, engine: sa.Engine, fetch: Fetch, 
 
     work(engine, SETTINGS, home=tmp_path / "home", stop=threading.Event(), once=True, alive=cut_off)
     assert fetch(_STATE) == [("done", None, None)]
+
+
+def test_a_lock_that_another_holds_for_long_costs_no_try(
+    queued: Path,
+    engine: sa.Engine,
+    database_url: str,
+    fetch: Fetch,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("schema.database.LOCK_TIMEOUT_S", 1)
+    hasty = create_engine(database_url, application_name="hasty")
+    worker = make_worker(hasty, tmp_path, max_attempts=1)
+
+    with engine.begin() as conn:
+        lock_ingest(conn)
+        with pytest.raises(sa.exc.OperationalError):
+            ingest_one(worker)
+    assert ingest_one(worker)
+
+    hasty.dispose()
+    assert fetch("SELECT state, attempts FROM repositories") == [("done", 0)]
 
 
 def test_a_long_wait_gives_signs_of_life() -> None:
