@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from sourcecode.further import FURTHER, is_installed
 from sourcecode.languages import LANGUAGES
 from sourcecode.limits import Limits
 
@@ -40,7 +41,7 @@ class IngestSettings(BaseModel):
     ingest_workers: int = Field(default_factory=_num_cores, ge=1, le=256)
     """Repositories handled at the same time, each in a process of its own (number; default: the cores)."""
     languages: tuple[str, ...] = LANGUAGES
-    """Languages that are kept; files of others are refused with the reason `language`."""
+    """Languages that are kept, others are refused as `language`; further ones need their grammar's package."""
     min_file_bytes: int = Field(default=50, ge=0)
     """A smaller file is refused with the reason `too_short` (bytes)."""
     max_file_bytes: int = Field(default=262_144, ge=1, le=16_777_216)
@@ -166,9 +167,13 @@ class IngestSettings(BaseModel):
     def _check_shares(self) -> "IngestSettings":
         if self.train_share + self.validation_share > 1:
             raise ValueError("train_share + validation_share is more than 1: lower one of them")
-        unknown = sorted(set(self.languages) - set(LANGUAGES))
-        if unknown:
-            raise ValueError(f"languages: {', '.join(unknown)} unknown; choose from {', '.join(LANGUAGES)}")
+        further = sorted(set(self.languages) - set(LANGUAGES))
+        if unknown := [name for name in further if name not in FURTHER]:
+            known = ", ".join((*LANGUAGES, *FURTHER))
+            raise ValueError(f"languages: {', '.join(unknown)} unknown; choose from {known}")
+        if missing := [name for name in further if not is_installed(name)]:
+            packages = " ".join(FURTHER[name].package for name in missing)
+            raise ValueError(f"languages: no grammar for {', '.join(missing)}; pip install {packages}")
         return self
 
     @property

@@ -124,7 +124,7 @@ class Visit:
         self._refusals[reason] += 1
         # A symbolic link or a picture is no loss; what might have been code is listed with its reason, and what was
         # accepted in an earlier version, which leaves by this.
-        is_code = detect_language(entry.path) or entry.path.endswith("/")
+        is_code = detect_language(entry.path, languages=self._limits.languages) or entry.path.endswith("/")
         is_listed = entry.path in self._known or (reason not in _ONLY_COUNTED and is_code)
         if is_listed:
             self._say(

@@ -69,7 +69,7 @@ def judge(path: str, data: bytes, limits: Limits, *, is_executable: bool = True)
     The text of an accepted file is its UTF-8 without a byte order mark, its lines ended by newlines alone, with
     placeholders for what is private in it.
     """
-    language = detect_language(path, data)
+    language = detect_language(path, data, languages=limits.languages)
     refusal = judge_path(path, limits, is_executable=is_executable) or _judge_language(language, limits)
     refusal = refusal or judge_size(len(data), limits)
     refusal = refusal or _judge_bytes(data)

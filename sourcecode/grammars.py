@@ -17,6 +17,8 @@ import tree_sitter_rust
 import tree_sitter_typescript
 from tree_sitter import Language, Node, Query, Tree
 
+from sourcecode.further import FURTHER, find_kinds, load_further
+
 
 class Role:
     """What a node is to us, as bits, for it may be several things. Plain numbers: IntFlag made walks 4 times slower."""
@@ -168,7 +170,11 @@ class Grammar:
 
 @cache
 def load_grammar(name: str) -> Grammar:
-    """Return the grammar of one of LANGUAGES, or of "tsx"."""
+    """Return the grammar of one of LANGUAGES, of "tsx", or of a further language whose package is installed."""
+    if name in FURTHER:
+        further = load_further(name)
+        roles = {getattr(Role, role): words for role, words in find_kinds(further).items()}
+        return Grammar(further, tuple(_roles(further, roles)), _make_query(further, roles, ""))
     language = Language(_SOURCES[name]())
     table = "typescript" if name == "tsx" else name
     kinds = _KINDS[table]

@@ -1,7 +1,10 @@
 """Which language a file is written in, by its name, its first line and, where names lie, its content."""
 
 import re
+from collections.abc import Collection
 from pathlib import PurePosixPath
+
+from sourcecode.further import EXTENSIONS as FURTHER_EXTENSIONS
 
 LANGUAGES = ("python", "go", "rust", "typescript", "javascript", "dart")
 
@@ -45,9 +48,14 @@ def file_extension(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-def detect_language(path: str, content: bytes | str | None = None) -> str | None:
-    """Return one of LANGUAGES, or None; without content the name alone decides."""
+def detect_language(
+    path: str, content: bytes | str | None = None, *, languages: Collection[str] = LANGUAGES
+) -> str | None:
+    """Return one of LANGUAGES, or of further ones among `languages`, or None; without content the name decides."""
     head = content[:1024].encode("utf-8", "replace") if isinstance(content, str) else (content or b"")[:1024]
+    further = FURTHER_EXTENSIONS.get(file_extension(path))
+    if further in languages:
+        return further
     language = EXTENSIONS.get(file_extension(path))
     if language is None:
         return None if file_extension(path) else _language_of_shebang(head)

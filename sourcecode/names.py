@@ -24,6 +24,7 @@ _FUNCTION_STYLES = {
     "javascript": _CAMEL,
     "typescript": _CAMEL,
 }
+_ANY_STYLE = re.compile(r"\w+")
 _LETTERS_OF_A_WORD = 5
 _HALF_TELLING = 0.6
 
@@ -58,7 +59,7 @@ def find_names(language: str, code: bytes) -> set[str]:
     """Return the different names in code without comments and strings, less the language's own words."""
     words = set(code.translate(_TO_WORDS).split())
     names = {word.decode("utf-8", "replace") for word in words if not word[:1].isdigit()}
-    return names - _RESERVED[language]
+    return names - _RESERVED.get(language, frozenset())
 
 
 def rate_names(names: Collection[str]) -> tuple[float, int]:
@@ -72,7 +73,7 @@ def rate_names(names: Collection[str]) -> tuple[float, int]:
 
 def rate_conventions(language: str, functions: Sequence[str], types: Sequence[str]) -> float:
     """Return the share of function and type names in their language's style; 1 without any."""
-    style = _FUNCTION_STYLES[language]
+    style = _FUNCTION_STYLES.get(language, _ANY_STYLE)
     fits = [bool(style.match(name) or _is_dunder(name)) for name in functions]
     # A component of a user interface is a function that is named like a type.
     if language in ("javascript", "typescript", "dart"):

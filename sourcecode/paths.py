@@ -50,7 +50,7 @@ def judge_path(path: str, limits: Limits, *, is_executable: bool = True) -> tupl
     for reason, names in (("vendored", VENDORED_PARTS), ("test_fixture", FIXTURE_PARTS)):
         if hit := names.intersection(parts[:-1]):
             return reason, f"folder {min(hit)}"
-    language = detect_language(path)
+    language = detect_language(path, languages=limits.languages)
     if (language is None and "." in name) or (language is not None and language not in limits.languages):
         return "language", language or PurePosixPath(name).suffix
     if not limits.keep_tests and (hit := TEST_PARTS.intersection(parts[:-1])):

@@ -116,7 +116,7 @@ def find_risks(language: str, data: bytes, code: bytes, comments: Sequence[Span]
 
     `code` is the data with comments and strings made blank.
     """
-    places = _search(_RULES[language], code)
+    places = _search(_RULES.get(language, []), code)
     if any(word in data for risk in _CREDENTIALS for word in risk.words):
         places += _search(_CREDENTIALS, blank(data, comments))
     return [(risk.rule, risk.severity, data.count(b"\n", 0, at) + 1) for at, risk in sorted(places, key=lambda p: p[0])]

@@ -1,8 +1,17 @@
 """Which language a file is in."""
 
-import pytest
+from collections.abc import Iterator
+from pathlib import Path
 
-from sourcecode.languages import detect_language
+import pytest
+from pydantic import ValidationError
+
+from ingest.config import IngestSettings
+from ingest.judge import judge_file
+from sourcecode.further import FURTHER
+from sourcecode.grammars import load_grammar
+from sourcecode.languages import EXTENSIONS, LANGUAGES, detect_language
+from sourcecode.limits import Limits
 
 
 @pytest.mark.parametrize(
@@ -47,3 +56,59 @@ def test_it_detects_the_language_by_name_first_line_and_content(
 def test_it_detects_by_the_name_alone_before_a_file_is_read() -> None:
     assert detect_language("a/b.ts") == "typescript"
     assert detect_language("a/tool") is None
+
+
+_GO = """// Package a says hello.
+package a
+
+// Greet returns a greeting for a person.
+func Greet(person string) string {
+	if person == "" {
+		return "hello"
+	}
+	return "hello " + person
+}
+"""
+
+
+@pytest.fixture
+def _java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package tree-sitter-java, as one is installed; its parser is Go's, so that no wheel is needed here."""
+    (tmp_path / "tree_sitter_java.py").write_text("from tree_sitter_go import language\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_grammar.cache_clear()
+    yield
+    load_grammar.cache_clear()
+
+
+@pytest.mark.usefixtures("_java")
+def test_a_further_language_is_judged_and_scored_where_it_is_named_and_its_grammar_is_there() -> None:
+    settings = IngestSettings(languages=("python", "java"))
+    judgement = judge_file("src/A.java", _GO.encode(), settings.limits, is_executable=False)
+    assert (judgement.accepted, judgement.language) == (True, "java")
+    assert judgement.details["structure"]["num_functions"] == 1
+    assert judgement.components["documentation"] > judgement.components["naming"] > 0
+    unnamed = judge_file("src/A.java", _GO.encode(), Limits(), is_executable=False)
+    assert (unnamed.accepted, unnamed.reason) == (False, "language")
+
+
+def test_every_further_language_has_extensions_of_its_own() -> None:
+    extensions = [extension for further in FURTHER.values() for extension in further.extensions]
+    assert len(extensions) == len(set(extensions))
+    assert not set(extensions) & set(EXTENSIONS)
+    assert not set(FURTHER) & set(LANGUAGES)
+
+
+@pytest.mark.parametrize(
+    ("languages", "words"),
+    [
+        (("python", "swift"), "no grammar for swift; pip install tree-sitter-swift"),
+        (("csharp", "kotlin"), "pip install tree-sitter-c-sharp tree-sitter-kotlin"),
+        (("cobol",), "cobol unknown; choose from python, .*swift"),
+    ],
+)
+def test_a_language_whose_grammar_is_missing_is_named_with_the_package_to_install(
+    languages: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ValidationError, match=words):
+        IngestSettings(languages=languages)
