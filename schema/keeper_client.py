@@ -90,30 +90,36 @@ def start_keeper(
     places: Places, lock_fd: int, postgres_bin: Path | None, options: Mapping[str, str], grace_s: float
 ) -> None:
     """Start the keeper, give it our lock, and wait until it is ready. Raises EmbeddedError with what it said."""
-    if places.keeper_log.exists() and places.keeper_log.stat().st_size > _KEEPER_LOG_MAX_BYTES:
-        places.keeper_log.replace(places.keeper_log.with_suffix(".log.1"))
     command = [sys.executable, "-m", "schema.keeper", os.fspath(places.home)]
     command += ["--lock-fd", str(lock_fd), "--grace-s", str(grace_s)]
     command += ["--postgres-bin", os.fspath(postgres_bin.expanduser().absolute())] if postgres_bin else []
     command += [f"--option={name}={value}" for name, value in options.items()]
     try:
-        with (
-            places.keeper_log.open("ab") as keeper_log,
-            subprocess.Popen(
-                command,
-                cwd=Path(__file__).resolve().parents[1],  # so that `schema` is this one
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=keeper_log,
-                pass_fds=(lock_fd,),
-                start_new_session=True,  # so that Ctrl-C at our terminal does not reach the database before us
-            ) as process,
-        ):
-            os.close(lock_fd)
-            assert process.stdout is not None  # noqa: S101 - for the type checker
-            _await_ready(process.stdout, places)
+        # Kept open, after an error too, our end of the lock would look like a keeper for ever.
+        with os.fdopen(lock_fd) as lock:
+            _rotate(places.keeper_log)
+            with (
+                places.keeper_log.open("ab") as keeper_log,
+                subprocess.Popen(
+                    command,
+                    cwd=Path(__file__).resolve().parents[1],  # so that `schema` is this one
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=keeper_log,
+                    pass_fds=(lock_fd,),
+                    start_new_session=True,  # so that Ctrl-C at our terminal does not reach the database before us
+                ) as process,
+            ):
+                lock.close()
+                assert process.stdout is not None  # noqa: S101 - for the type checker
+                _await_ready(process.stdout, places)
     except OSError as error:
         raise EmbeddedError(f"cannot start the database's keeper: {error} (log: {places.keeper_log})") from error
+
+
+def _rotate(log_file: Path) -> None:
+    if log_file.exists() and log_file.stat().st_size > _KEEPER_LOG_MAX_BYTES:
+        log_file.replace(log_file.with_suffix(".log.1"))
 
 
 def _await_ready(reports: Iterable[bytes], places: Places) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 
 from schema.embedded import EmbeddedError, ServerInUse, ServerStatus, open_server, server_status, stop_server
+from schema.keeper_client import try_lock
 from schema.places import Places
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -228,6 +230,21 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EmbeddedError, match=r"cannot write .*file.*set CODELUPE_HOME"):
         open_server(tmp_path / "file" / "home")
+
+
+def test_a_keeper_that_cannot_be_started_is_started_when_it_can(home: Path) -> None:
+    in_the_way = home / "logs" / "keeper.log"
+    in_the_way.mkdir(parents=True)
+    with pytest.raises(EmbeddedError, match=re.escape(str(in_the_way))):
+        open_server(home, options=FAST)
+    in_the_way.rmdir()
+
+    # A lock that stayed locked would be taken for another keeper's, and waited for without end.
+    lock_fd = try_lock(Places(home))
+    assert lock_fd is not None
+    os.close(lock_fd)
+    with open_server(home, options=FAST) as server:
+        assert server.is_alive()
 
 
 def test_a_folder_without_postgres_is_named(home: Path, tmp_path: Path) -> None:
