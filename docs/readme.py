@@ -18,6 +18,8 @@ WORDS = {
     "pyproject.toml": "dependencies, import rule, settings of the tools",
     "constraints.txt": "every package pinned; torch is the CPU build",
     ".ci/": "what every change must pass: Debian packages, then both test commands",
+    "sourcecode/benchmarks.bin": "hashes of the tasks of public benchmarks: what contamination.py looks for",
+    "sourcecode/licences.json": "texts of licences by their SPDX ids, as licences.py compares them",
     "ingest/github/terms.toml": "frameworks, topics and libraries by language: what the crawler looks for",
     "docs/": "measurements, metrics, runbook, faults; the generator of this page",
     "monitoring/alerts.yml": "Prometheus' alert rules; docs/runbook.md has a section for each",

@@ -68,8 +68,9 @@ def make_environment(source: str, scratch: Path) -> dict[str, str]:
         "GIT_LFS_SKIP_SMUDGE": "1",
         "GIT_ATTR_NOSYSTEM": "1",
         "GIT_OPTIONAL_LOCKS": "0",
-        # A thread pool for each core takes address space and has nothing to do here.
+        # Pools of threads, and of memory for each thread, take address space and have nothing to do here.
         "OPENBLAS_NUM_THREADS": "1",
+        "MALLOC_ARENA_MAX": "1",
         "GIT_CONFIG_COUNT": str(len(_GIT_CONFIG)),
     }
     for number, (key, value) in enumerate(_GIT_CONFIG.items()):
