@@ -25,7 +25,7 @@ class Leadership:
     length_s: float
     clock: Callable[[], float] = time.monotonic
     _held: dict[str, HeldLease] = field(default_factory=dict)
-    _seen: dict[str, tuple[tuple[Any, ...], float]] = field(default_factory=dict)
+    _seen: dict[str, tuple[tuple[Any, ...], float, float]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, name: str) -> HeldLease | None:
@@ -138,6 +138,9 @@ class Leadership:
     def _is_abandoned(self, name: str, current: dict[str, Any]) -> bool:
         sight = (current["holder"], current["fence"], current["until"])
         now = self.clock()
-        if self._seen.get(name, (None, 0.0))[0] != sight:
-            self._seen[name] = (sight, now)
-        return now - self._seen[name][1] >= self.length_s
+        seen, since, last = self._seen.get(name, (None, now, now))
+        # A gap between two looks is a database that stalled, or a sleep of ours: the leader may renew first.
+        if seen != sight or now - last > self.length_s / 2:
+            since = now
+        self._seen[name] = (sight, since, now)
+        return now - since >= self.length_s
