@@ -19,6 +19,7 @@ from ingest.entries import show_text
 from ingest.github.commands import crawl
 from ingest.indexing import index_files
 from ingest.judge import Judgement, judge_file
+from ingest.licensing import find_licence
 from ingest.lists import Listed, read_list
 from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
 from ingest.report import report
@@ -37,6 +38,7 @@ from schema.opt_outs import add_opt_outs, fetch_opt_outs, forget_opt_outs
 from schema.repositories import add_source
 from schema.stalls import cut_when_stopped
 from sourcecode.filters import judge_size
+from sourcecode.licences import is_allowed
 from sourcecode.limits import Limits
 
 _COMPONENT_WIDTH = 15
@@ -187,6 +189,7 @@ def index(settings: Settings) -> None:
 def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> None:
     """Say how FILE would be judged, and why: the same code as the worker's."""
     report = explain_file(file, path or file.name, settings.ingest.limits).to_json()
+    report["licence_allowed"] = is_allowed(report["licence"], settings.ingest.allowed_licences)
     click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
 
 
@@ -197,7 +200,9 @@ def explain_file(file: Path, path: str, limits: Limits) -> Judgement:
         raise click.UsageError(f"{file}: not a plain file; a visit refuses it as special")
     with file.open("rb") as content:
         data = content.read(limits.max_file_bytes + 1)
-    judgement = judge_file(path, data, limits, is_executable=bool(status.st_mode & stat.S_IXUSR))
+    judgement = judge_file(
+        path, data, limits, is_executable=bool(status.st_mode & stat.S_IXUSR), licence=find_licence(file)
+    )
     refusal = judge_size(status.st_size, limits)
     return replace(judgement, detail=refusal[1]) if refusal and judgement.reason == refusal[0] else judgement
 
@@ -215,8 +220,9 @@ def _normalise(sources: Sequence[str], lists: Sequence[Path], *, stdlib: bool) -
 
 
 def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:
-    language, licence = report["language"] or "no known language", report["licence"] or "not stated"
-    yield f"{show_text(report['path'])}: {language}, licence {licence}"
+    yield f"{show_text(report['path'])}: {report['language'] or 'no known language'}"
+    policy = "allowed" if report["licence_allowed"] else "not allowed for what the crawler finds"
+    yield f"licence {report['licence'] or 'not stated'} ({show_text(report['licence_evidence'])}): {policy}"
     if not report["accepted"]:
         yield f"refused: {report['reason']} ({show_text(report['detail'])})"
         return

@@ -1,14 +1,14 @@
 """The licence policy, and the licences of one source: what the operator, its files and GitHub say, folder by folder."""
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from ingest.config import IngestSettings
 from ingest.entries import Entry
 from schema.repositories import NAMED, Claim
 from sourcecode.licences import Licence, detect_licence, is_allowed, is_licence_name
 
-_MAX_FILES, _MAX_BYTES = 400, 200_000
+_MAX_FILES, _MAX_IN_FOLDER, _MAX_BYTES = 400, 8, 200_000
 _NONE = Licence(None, "no licence file")
 # GitHub's word for a licence that it does not know.
 _UNKNOWN = ("", "NOASSERTION")
@@ -26,6 +26,18 @@ def judge_api_licence(claim: Claim, settings: IngestSettings) -> Licence | None:
     if allowed is None or claim.licence or named in _UNKNOWN or is_allowed(named, allowed):
         return None
     return Licence(named, f"GitHub: {named}")
+
+
+def find_licence(file: Path) -> Licence:
+    """Return what the folders of a file on disk say, up to the one that is a git repository; else its own alone."""
+    folders = [file.absolute().parent, *file.absolute().parent.parents]
+    top = next((number for number, folder in enumerate(folders) if (folder / ".git").exists()), 0)
+    for folder in folders[: top + 1]:
+        names = (path for path in sorted(folder.iterdir()) if is_licence_name(path.name) and path.is_file())
+        texts = {path.name: path.read_text(errors="replace")[:_MAX_BYTES] for path in list(names)[:_MAX_IN_FOLDER]}
+        if texts:
+            return detect_licence(texts)
+    return _NONE
 
 
 class Licences:

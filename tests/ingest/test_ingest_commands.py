@@ -65,6 +65,7 @@ def test_it_explains_a_file_by_the_code_of_the_worker(
 ) -> None:
     file = make_folder("tool", {"a.py": "# SPDX-License-Identifier: MIT\n" + make_code("a")}) / "a.py"
     report = json.loads(run("explain", str(file), "--json").stdout)
+    assert report.pop("licence_allowed")
     assert report == judge_file("a.py", file.read_bytes(), settings.ingest.limits, is_executable=False).to_json()
     assert (report["language"], report["accepted"], report["reason"], report["licence"]) == (
         "python",
@@ -100,6 +101,17 @@ def test_it_explains_a_script_without_extension_as_the_worker_judges_it(
     run("work", "--drain")
     with engine.begin() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM processed_files")).scalar_one() == accepted
+
+
+def test_it_explains_the_licence_by_the_files_of_the_folders_above(
+    run: Callable[..., Result], make_repository: Callable[..., Path]
+) -> None:
+    mine = {"LICENSE": "Released under the MIT License.", "src/a.py": make_code("a")}
+    theirs = {"copied/COPYING": "GNU General Public License, version 3", "copied/b.py": make_code("b")}
+    root = make_repository("tool", mine | theirs)
+    assert "licence MIT (LICENSE: MIT): allowed\n" in run("explain", str(root / "src/a.py")).stdout
+    shown = run("explain", str(root / "copied/b.py")).stdout
+    assert "licence GPL-3.0-only (COPYING: GPL-3.0-only): not allowed for what the crawler finds\n" in shown
 
 
 def test_it_explains_a_refusal_in_words(run: Callable[..., Result], make_folder: Callable[..., Path]) -> None:
@@ -153,7 +165,7 @@ def test_every_reason_has_its_advice() -> None:
         "timeout",
         "worker_died",
     }
-    assert set(ADVICE) == FAILURES | own | {"worker_died"}
+    assert set(ADVICE) == FAILURES | own | {"clones_full", "worker_died"}
 
 
 def test_it_serves_its_health_and_metrics(
