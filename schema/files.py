@@ -154,9 +154,12 @@ def exclude_files(conn: sa.Connection, file_ids: Sequence[int], reason: str) -> 
 
 def _hand_over(conn: sa.Connection, gone: Sequence[int]) -> None:
     if gone:
-        changed = [*gone, *promote_duplicates(conn, gone)]
-        exclude_items(conn, changed)
-        cap_items(conn, changed)
+        # First: this waits for who claims one of them right now, and what was consumed decides about its copies.
+        exclude_items(conn, gone)
+        changed = promote_duplicates(conn, gone)
+        if changed:
+            exclude_items(conn, changed)
+        cap_items(conn, [*gone, *changed])
 
 
 def _stage(conn: sa.Connection, files: Sequence[NewFile]) -> list[NewFile]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-# The newest files of one band that are looked at, and the candidates of one file whose texts are compared: the
+# The newest files of one band that are looked at, and the candidates of each kind whose texts are compared: the
 # thousandth copy of a boilerplate costs what the tenth did.
 MAX_PER_BAND = 32
 MAX_CANDIDATES = 16
@@ -43,12 +43,13 @@ _KNOWN_AND_NEW = """
     WHERE f.placed_in > :mark AND f.excluded_reason IS NULL
     GROUP BY s.ordinal, f.id
 """
-# A past version of the same path is no candidate. Kept ones come first: the others matter to held-out newcomers alone.
+# A past version of the same path is no candidate. What is kept and what was consumed and left have places of their own:
+# the latter matters to held-out newcomers alone, but for them it must not be crowded out.
 _RANK = """
     WITH found AS ({found}), ranked AS (
         SELECT s.ordinal, f.id, f.split, f.quality_score, f.excluded_reason IS NULL AS is_kept, found.num_shared,
             row_number() OVER (
-                PARTITION BY s.ordinal ORDER BY f.excluded_reason IS NOT NULL, found.num_shared DESC, f.id
+                PARTITION BY s.ordinal, f.excluded_reason IS NULL ORDER BY found.num_shared DESC, f.id
             ) AS place
         FROM found
         JOIN staged_files s USING (ordinal)
@@ -59,7 +60,7 @@ _RANK = """
             SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = r.id AND q.run_id IS NOT NULL
         ), r.num_shared
     FROM ranked r WHERE r.place <= :max_candidates
-    ORDER BY r.ordinal, r.place
+    ORDER BY r.ordinal, r.is_kept DESC, r.place
 """
 _LOOK = sa.text(_RANK.format(found=_BY_BANDS))
 _LOOK_AGAIN = sa.text(_RANK.format(found=_KNOWN_AND_NEW))
