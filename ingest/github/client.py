@@ -148,15 +148,19 @@ class Client:
         now = self._clock.now()
         after_s = reply.pause_s
         if after_s is None and self._limits.is_closed(token_id, resource, now):
-            self._limits.forgive()
+            self._limits.strike()
+            self._give_up_on_strikes("primary_limit", reply)
             return "primary"
         if after_s is None and reply.status == 403 and not _LIMIT_WORDS.search(reply.message):
             return "rejected"
         wait_s = self._limits.close_all(after_s, now)
         log.warning("GitHub asks for a pause of %.0f s", wait_s, extra={"event": "crawl_paused", "token": token_id})
-        if self._limits.strikes > _MAX_STRIKES:
-            raise Unreachable("secondary_limit", f"refused {self._limits.strikes} times in a row: {reply.message}")
+        self._give_up_on_strikes("secondary_limit", reply)
         return "secondary"
+
+    def _give_up_on_strikes(self, reason: str, reply: Reply) -> None:
+        if self._limits.strikes > _MAX_STRIKES:
+            raise Unreachable(reason, f"refused {self._limits.strikes} times in a row: {reply.message}")
 
     def _drop(self, token_id: str) -> None:
         if token_id == ANONYMOUS:
@@ -209,6 +213,8 @@ class Client:
         if reply.status != 304:
             try:
                 body = json.loads(reply.content)
-            except ValueError:
+            except (ValueError, RecursionError):
+                return None
+            if body is None:  # that would mean: as it was
                 return None
         return Answer(url, token_id, reply.headers.get("etag"), reply.next_url, body)

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 
 from ingest.github.accept import accept
-from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens
+from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens, Rejected
 from ingest.github.clock import Stopped
 from ingest.github.context import Crawler
 from ingest.github.plans import to_new
@@ -94,7 +94,14 @@ def crawl_one(crawler: Crawler) -> bool:
             release_window(conn, claim)
         raise
     except ApiError as error:
-        _postpone(crawler, claim, error.reason, str(error))
+        # A page that is not accepted would not be the next time: its window begins again.
+        _postpone(crawler, claim, error.reason, str(error), restart=isinstance(error, Rejected))
+    except Exception as error:
+        if is_outage(error):
+            raise
+        record.record_loop_error("crawl")
+        log.exception("a window could not be read", extra={"event": "crawl_window_failed"})
+        _postpone(crawler, claim, "error", f"{claim.query}: {type(error).__name__}")
     finally:
         crawler.claim = None
     with crawler.engine.begin() as conn:

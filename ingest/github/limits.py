@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 # Both of GitHub's times have a resolution of one second.
 _MARGIN_S = 1.0
+# No window of GitHub is longer than an hour.
+_MAX_WINDOW_S = 86_400.0
 ANONYMOUS = "anonymous"
 
 
@@ -55,7 +57,7 @@ class Limits:
             return
         window = self._window(token_id, headers.get("x-ratelimit-resource", resource))
         # The reset is a time of the server's clock: so is the Date beside it, whatever ours says.
-        left_s = max(0.0, reset - _server_time(headers, utc)) + _MARGIN_S
+        left_s = min(_MAX_WINDOW_S, max(0.0, reset - _server_time(headers, utc))) + _MARGIN_S
         window.remaining = remaining
         if remaining <= 0:
             window.opens_at = now + left_s
@@ -70,18 +72,22 @@ class Limits:
 
         All of them: the tokens may belong to one user, and GitHub bans who goes on after such a refusal.
         """
-        self._strikes += 1
+        self.strike()
         wait_s = seconds if seconds is not None else min(3600.0, 60.0 * 2 ** (self._strikes - 1))
         self._closed_until = max(self._closed_until, now + wait_s)
         return wait_s
 
     @property
     def strikes(self) -> int:
-        """Return how often in a row a secondary limit has refused us."""
+        """Return how often in a row a limit has refused us."""
         return self._strikes
 
+    def strike(self) -> None:
+        """Count a refusal."""
+        self._strikes += 1
+
     def forgive(self) -> None:
-        """Take an answer that was none of the secondary limit's."""
+        """Take an answer that was no refusal by a limit."""
         self._strikes = 0
 
     def drop(self, token_id: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 
 class PageBroken(Exception):
@@ -19,7 +19,15 @@ def _clean(value: Any) -> Any:
     return value.replace("\0", "").encode(errors="replace").decode()
 
 
+# What the database holds, and no arithmetic overflows on.
+_MAX_NUMBER = 1 << 53
+_EARLIEST, _LATEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 _Text = Annotated[str, BeforeValidator(_clean), Field(max_length=4096)]
+_Id = Annotated[str, BeforeValidator(_clean), Field(min_length=1, max_length=256)]
+_Number = Annotated[int, Field(ge=0, le=_MAX_NUMBER)]
+_Time = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
+# A name of dots alone is a folder's.
+_FULL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,38}/(?:\.{0,2}[A-Za-z0-9_-]|\.{3})[A-Za-z0-9._-]{0,99}$"
 
 
 class _Licence(BaseModel):
@@ -31,24 +39,24 @@ class Found(BaseModel):
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-    node_id: _Text
-    full_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,38}/[A-Za-z0-9._-]{1,100}$")]
+    node_id: _Id
+    full_name: Annotated[str, Field(pattern=_FULL_NAME)]
     clone_url: _Text
     description: _Text | None = None
     homepage: _Text | None = None
     language: _Text | None = None
     topics: list[_Text] = Field(default_factory=list, max_length=100)
     license: _Licence | None = None
-    stargazers_count: Annotated[int, Field(ge=0)]
-    forks_count: Annotated[int, Field(ge=0)]
-    size: Annotated[int, Field(ge=0)]  # KB
+    stargazers_count: _Number
+    forks_count: _Number
+    size: _Number  # KB
     fork: bool = False
     archived: bool = False
     disabled: bool = False
     private: bool = False
     mirror_url: _Text | None = None
-    created_at: dt.datetime
-    pushed_at: dt.datetime
+    created_at: _Time
+    pushed_at: _Time
 
     @property
     def owner(self) -> str:
@@ -86,8 +94,10 @@ def read_page(body: Any) -> Page:
     """
     try:
         total, is_incomplete, items = int(body["total_count"]), bool(body["incomplete_results"]), list(body["items"])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise PageBroken(f"no page of a search: {type(error).__name__}") from error
+    if not 0 <= total <= _MAX_NUMBER:
+        raise PageBroken("no page of a search: total_count is no number of repositories")
     found = []
     for item in items:
         try:

@@ -38,7 +38,7 @@ class Reply:
     def pause_s(self) -> float | None:
         """Return the seconds of its Retry-After, None without one."""
         try:
-            return min(_MAX_PAUSE_S, max(0.0, float(self.headers["retry-after"])))
+            return min(_MAX_PAUSE_S, max(0, int(self.headers["retry-after"])))
         except (KeyError, ValueError):
             return None
 
@@ -47,7 +47,7 @@ class Reply:
         """Return GitHub's own words on a refusal."""
         try:
             return str(json.loads(self.content)["message"])[:200]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return "no message"
 
 
