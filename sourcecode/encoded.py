@@ -54,5 +54,5 @@ def _find_runs(data: bytes) -> Iterator[tuple[int, int]]:
 
 def _is_encoded(run: bytes) -> bool:
     if _HEXADECIMAL.fullmatch(run):
-        return len(set(run)) > 2 and _KINDS[2].search(run) is not None
+        return len(set(run)) > 2 and _KINDS[2].search(run) is not None and not run.isdigit()
     return all(kind.search(run) for kind in _KINDS)

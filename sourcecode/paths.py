@@ -35,7 +35,7 @@ _CONFIGURATION_NAME = re.compile(
 _GENERATED_NAME = re.compile(
     r"[^/]*(?:_pb2(?:_grpc)?\.pyi?|\.pb(?:\.gw|json|enum|server|grpc)?\.(?:go|dart|ts|js)|_grpc\.pb\.go|_pb\.(?:js|ts|d\.ts)"
     r"|\.g\.dart|\.freezed\.dart|\.gr\.dart|\.mocks\.dart|\.config\.dart|zz_generated[^/]*\.go|[^/]*_generated\.(?:go|rs|py|ts|js)"
-    r"|\.generated\.[cm]?[jt]sx?|bindata\.go|parser\.out\.py)"
+    r"|\.generated\.[cm]?[jt]sx?|bindata\.go|parser\.out\.py|\.pnp\.(?:loader\.)?[cm]?js)"
 )
 _MINIFIED_NAME = re.compile(r"[^/]*[.-](?:min|bundle|pack|prod)\.[cm]?js")
 
