@@ -98,7 +98,9 @@ def _held_out(led: Led, settings: DaemonSettings, split: str) -> Iterator[Member
 def _as_lines(members: Iterable[Member]) -> Iterator[str]:
     for member in members:
         if member.content is None:
-            raise RuntimeError(f"the content of {member.repository} {member.file_path} is gone: release the run")
+            raise RuntimeError(
+                f"the content of {member.repository} {member.file_path} is gone: `codelupe train cancel`"
+            )
         yield Item(
             ordinal=member.ordinal,
             item_id=member.item_id,

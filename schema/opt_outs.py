@@ -29,14 +29,14 @@ _PATHS = sa.text(
     WHERE address LIKE '%://%'
     """
 )
-# A run that is open still reads what it has claimed; the next call drops that.
+# A run that is open still reads its members, replayed ones too; the next call drops those.
 _DROP_CONTENTS = sa.text(
     """
     UPDATE processed_files f SET content = NULL
     WHERE f.repository_id = ANY(:ids) AND f.content IS NOT NULL AND f.excluded_reason IS NOT NULL
         AND NOT EXISTS (
-            SELECT FROM training_queue q JOIN training_runs r ON r.id = q.run_id
-            WHERE q.item_kind = 'file' AND q.item_id = f.id AND r.state IN ('claimed', 'training', 'evaluating')
+            SELECT FROM training_run_items i JOIN training_runs r ON r.id = i.run_id
+            WHERE i.item_kind = 'file' AND i.item_id = f.id AND r.state IN ('claimed', 'training', 'evaluating')
         )
     """
 )

@@ -119,6 +119,18 @@ def test_an_open_run_keeps_what_it_reads_until_it_is_over(run: Callable[..., Res
     assert run("opt-out").stderr == "taken out: 0 sources, 0 files, 3 contents\n"
 
 
+def test_an_open_run_keeps_what_it_replays_too(run: Callable[..., Result], engine: sa.Engine) -> None:
+    with engine.begin() as conn:
+        line_id, lease = open_line(conn, name="qwen", base_model="base").id, hold_line(conn)
+        add_files(conn, add_repository(conn, "https://github.com/alice/tool"), 3)
+        assert open_run(conn, line_id, lease) is not None
+        conn.execute(sa.text("UPDATE training_runs SET state = 'promoted'"))
+        add_files(conn, add_repository(conn, "https://github.com/bob/tool"), 3)
+        assert open_run(conn, line_id, lease, replay_share=1.0) is not None
+
+    assert run("opt-out", "alice/tool").stderr == "taken out: 1 sources, 3 files, 0 contents\n"
+
+
 def test_what_is_opted_out_is_not_added_until_that_is_taken_back(
     run: Callable[..., Result], engine: sa.Engine, tmp_path: Path
 ) -> None:
