@@ -1,12 +1,16 @@
 """One run, one committed state at a time: claimed → training → evaluating → promoted | held | rejected | failed."""
 
+import logging
+from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from daemon.child import Supervised
 from daemon.context import Context, Led
 from daemon.failures import fail_run, pass_probe
 from daemon.files import remove
-from daemon.job import Failure, Result
+from daemon.job import EvaluationResult, Failure, Result
 from daemon.prepare import prepare_job
 from daemon.publish import DamagedVersion
 from daemon.reconcile import reconcile, sweep_line
@@ -17,6 +21,7 @@ from schema.decisions import record_decision
 from schema.runs import Run, advance_run
 from schema.suspects import PROBE
 
+log = logging.getLogger(__name__)
 # What a finished run leaves in its job directory; the rest is rebuilt from the database when it is needed again.
 _BULKY = ("members.jsonl", "validation.jsonl", "test.jsonl", "checkpoints", "adapter", "base")
 
@@ -43,7 +48,8 @@ def _prepare(led: Led, run: Run) -> bool:
 def _train(led: Led, run: Run) -> bool:
     job = led.ctx.paths.job(run.number)
     prepare_job(led, run, missing_only=True)
-    if not (job / "result.json").exists() and not _run_child(led, run, "pretrain" if run.kind == "base" else "train"):
+    verb = "pretrain" if run.kind == "base" else "train"
+    if not _is_whole(job / "result.json", Result) and not _run_child(led, run, verb):
         return False
     failpoints.hit("run.after_training")
     result = Result.model_validate_json((job / "result.json").read_bytes())
@@ -62,7 +68,8 @@ def _train(led: Led, run: Run) -> bool:
 
 def _evaluate(led: Led, run: Run) -> bool:
     prepare_job(led, run, missing_only=True)
-    if not (led.ctx.paths.job(run.number) / "evaluation.json").exists() and not _run_child(led, run, "evaluate"):
+    evaluation = led.ctx.paths.job(run.number) / "evaluation.json"
+    if not _is_whole(evaluation, EvaluationResult) and not _run_child(led, run, "evaluate"):
         return False
     failpoints.hit("run.after_evaluation")
     from daemon.verdict import conclude
@@ -106,6 +113,19 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
         _fail(led, started, read_failure(ctx.paths.job(run.number)))
         return False
     _move(led, started, to=run.state, attempt=min(run.attempt, child.run.attempt))
+    return True
+
+
+def _is_whole(path: Path, kind: type[BaseModel]) -> bool:
+    """Whether the child has left this file; one that cannot be read is worth another child, not a stuck run."""
+    try:
+        kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return False
+    except ValidationError as error:
+        event = {"event": "result_damaged", "file": str(path)}
+        log.warning("%s cannot be read (%d faults): the child runs again", path, error.error_count(), extra=event)
+        return False
     return True
 
 

@@ -160,6 +160,21 @@ def test_a_failure_that_breaks_off_is_closed_once(ctx, engine, rows, child, poin
     assert ctx.live.finished.uuid == run.uuid
 
 
+@pytest.mark.parametrize("name", ["result.json", "evaluation.json"])
+@pytest.mark.parametrize("damaged", [b"", b'{"steps": 1'], ids=["empty", "cut short"])
+def test_what_a_child_left_damaged_is_made_again(ctx, engine, rows, child, name, damaged):
+    rows()
+    states = {"result.json": "training", "evaluation.json": "evaluating"}
+    while ctx.live.run is None or ctx.live.run.state != states[name]:
+        assert tick(ctx)
+    (ctx.paths.job(ctx.live.run.number) / name).write_bytes(damaged)
+
+    loop_of(ctx).run()
+
+    assert look(engine)[1].state == "promoted"
+    assert ctx.live.step_error is None
+
+
 # ---- attempts
 
 
