@@ -16,6 +16,7 @@ from ingest.config import IngestSettings
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
 from ingest.retention import Caretaker
+from ingest.rescans import rescan
 from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
@@ -29,7 +30,6 @@ from schema.repositories import (
     fetch_queue_counts,
     give_back_repository,
     is_drained,
-    queue_due,
     refuse_repository,
     retry_repository,
     set_local_path,
@@ -141,7 +141,8 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
         if once and _is_drained(worker.engine):
             return -1.0
         if not once:
-            _rescan(worker)
+            # Who drains the queue has an end in mind.
+            rescan(worker.engine, interval_s=worker.settings.rescan_interval_s)
     except DiskFull as error:
         alive(database_up=True, full_disk=str(error))
         wait_s = _back_off(last_wait_s)
@@ -245,15 +246,6 @@ def _give_back_left(worker: Worker) -> None:
         except Exception:
             worker.left.append(claim)
             raise
-
-
-def _rescan(worker: Worker) -> None:
-    """Queue again what was visited long enough ago; who drains the queue has an end in mind."""
-    if worker.settings.rescan_interval_s == 0:
-        return
-    with worker.engine.begin() as conn:
-        if num_due := queue_due(conn, interval_s=worker.settings.rescan_interval_s):
-            log.info("%d sources are due again", num_due, extra={"event": "rescan", "sources": num_due})
 
 
 def _is_drained(engine: sa.Engine) -> bool:

@@ -1,6 +1,7 @@
 """Servers that mean harm, over real HTTP on loopback: each ends with a reason, leaves nothing, and the next goes on."""
 
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from ingest.entries import SourceFailed
+from ingest.refresh import add_git_config, ask_server
 from schema.repositories import add_source
 from tests.ingest.helpers import SETTINGS, git, make_code
 from tests.ingest.servers import ADVERTISEMENT, OID, RESULT, Request, Server, pkt, run_backend, serve
@@ -195,6 +198,29 @@ def test_a_found_source_on_a_private_host_is_refused_unasked(
     rows = fetch("SELECT source, state, reason FROM repositories ORDER BY id")
     assert rows == [(source.format(port), "refused", reason) for source, reason in PRIVATE]
     assert server.requests == []
+
+
+@pytest.mark.parametrize("addresses", [["8.8.8.8", "10.0.0.1"], ["fe80::1%lo"], ["100.64.0.1"], ["0.0.0.0"]])
+def test_a_public_name_with_one_private_address_is_refused(
+    addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(None, None, 0, "", (address, 443)) for address in addresses]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(SourceFailed, match="private_host"):
+        ask_server("https://tool.example/alice/tool", must_be_public=True)
+
+
+def test_git_connects_to_the_address_that_was_looked_at_whatever_the_name_means_by_then(
+    make_repository: Callable[..., Path], git_server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = make_repository("alice/tool", {"a.py": make_code("a")})
+    port = git_server.rpartition(":")[2]
+    for name in ("GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_CONFIG_VALUE_0"):
+        monkeypatch.setenv(name, "0")
+    add_git_config("http.curloptResolve", f"tool.invalid:{port}:127.0.0.1")
+    command = ["git", "ls-remote", f"http://tool.invalid:{port}/alice/tool", "HEAD"]
+    said = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, text=True).stdout
+    assert said.split() == [git(root, "rev-parse", "HEAD"), "HEAD"]
 
 
 def test_a_found_source_on_the_server_whose_api_the_operator_named_is_read(

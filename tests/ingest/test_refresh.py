@@ -9,9 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from ingest.commands import queue_source
+from ingest.rescans import rescan
 from ingest.sources import normalise_source
 from ingest.worker import work
-from schema.repositories import queue_due
 from tests.ingest.helpers import SETTINGS, git, make_code
 from tests.ingest.servers import Server, serve_git
 
@@ -34,7 +34,7 @@ def revisit(engine: sa.Engine, ingest: Callable[..., None]) -> Callable[[], None
     def run() -> None:
         with engine.begin() as conn:
             conn.execute(sa.text("UPDATE repositories SET visited_at = now() - interval '2 days'"))
-            assert queue_due(conn, interval_s=86_400) == 1
+        assert rescan(engine, interval_s=86_400) == 1
         ingest()
 
     return run
@@ -145,7 +145,8 @@ def test_what_was_named_and_is_well_is_due_after_the_interval(engine: sa.Engine,
         for number, (state, reason, origin, age, _) in enumerate(DUE):
             values = {"source": str(number), "state": state, "reason": reason, "origin": origin, "age": age}
             conn.execute(insert, values)
-        queue_due(conn, interval_s=86_400)
+    assert rescan(engine, interval_s=0) == 0
+    rescan(engine, interval_s=86_400)
     queued = dict(fetch("SELECT source, state = 'queued' FROM repositories"))
     assert queued == {str(number): is_due for number, (*_, is_due) in enumerate(DUE)}
 
