@@ -271,13 +271,21 @@ class QueueItem(Base):
             "quarantined_reason",
             postgresql_where=sa.text("quarantined_reason IS NOT NULL"),
         ),
-        # cap_items: one owner's items, the best first
+        # cap_items: what counts for an owner; and what waits behind its cap, the best first. Of an owner with many
+        # repositories the latter is all but a hundred.
         sa.Index(
-            "ix_training_queue_capped_owner",
+            "ix_training_queue_capped",
+            "line_id",
+            "capped_owner",
+            postgresql_where=sa.text("capped_owner IS NOT NULL AND (run_id IS NOT NULL OR excluded_reason IS NULL)"),
+        ),
+        sa.Index(
+            "ix_training_queue_cap_reserve",
             "line_id",
             "capped_owner",
             sa.text("score DESC"),
-            postgresql_where=sa.text("capped_owner IS NOT NULL"),
+            "item_id",
+            postgresql_where=sa.text("excluded_reason = 'owner_cap'"),
         ),
         # release_run: the items of one run
         sa.Index("ix_training_queue_run_id", "run_id", postgresql_where=sa.text("run_id IS NOT NULL")),
