@@ -1,6 +1,7 @@
 """What a query finds in a syntax tree: functions, declarations, comments, names. Numbers only, no judgement."""
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -12,7 +13,10 @@ from sourcecode.grammars import Grammar, Role, grammar_of
 
 @dataclass(slots=True)
 class Function:
-    """A function or, once per file, what stands outside of all functions. Lines of inner functions count for them."""
+    """A function or, once per file, what stands outside of all functions.
+
+    Its lines are those without comments, those of inner functions among them.
+    """
 
     name: str = ""
     num_lines: int = 0
@@ -33,8 +37,12 @@ class Measures:
     num_public: int = 0
     num_public_documented: int = 0
     comment_rows: set[int] = field(default_factory=set)
+    num_trailing_comments: int = 0
     docstring_rows: set[int] = field(default_factory=set)
+    num_code_rows: int = 0
+    """Rows that are not all comment; blank ones count."""
     num_defined_rows: int = 0
+    """Those of them that lie in functions and types."""
     has_header: bool = False
     comments: list[Span] = field(default_factory=list)
     code: bytes = b""
@@ -60,6 +68,7 @@ class _Measurer:
         self.doc_end_rows: set[int] = set()
         self.decorated_rows: set[int] = set()
         self.defined: list[Span] = []  # first and last rows
+        self.functions: list[tuple[Function, int, int]] = []  # function, first and last row
         self.head: Node | None = None  # Dart: the signature before a body
 
     def run(self) -> Measures:
@@ -104,6 +113,8 @@ class _Measurer:
         if not column or not self.data[start - column : start].strip():
             self.found.comment_rows.update(range(first, last + 1))
             self.doc_end_rows.add(last)
+        else:
+            self.found.num_trailing_comments += 1
         if first <= 1 and not self.data.startswith(b"#!", start):
             self.found.has_header = True
 
@@ -133,7 +144,7 @@ class _Measurer:
         self.open.append((end, function, len(self.nests)))
         self.found.functions.append(function)
         first, last = start.start_point.row, node.end_point.row
-        function.num_lines = last - first + 1
+        self.functions.append((function, first, last))
         self.defined.append((first, last))
         if name is not None:
             self._take_declaration(start, name, self.found.function_names)
@@ -182,8 +193,13 @@ class _Measurer:
             self.nests.pop()
 
     def _sum_up(self) -> None:
-        self.found.num_defined_rows = _count_rows(self.defined)
-        self.found.outside.num_lines = self.found.num_rows - self.found.num_defined_rows
+        """Count rows of code. Those of comments do not count: a function is not too long by what explains it."""
+        comments = sorted(self.found.comment_rows | self.found.docstring_rows)
+        self.found.num_code_rows = self.found.num_rows - len(comments)
+        self.found.num_defined_rows = sum(_count_rows(first, last, comments) for first, last in _join(self.defined))
+        self.found.outside.num_lines = self.found.num_code_rows - self.found.num_defined_rows
+        for function, first, last in self.functions:
+            function.num_lines = _count_rows(first, last, comments)
 
     def _text(self, node: Node) -> str:
         return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
@@ -196,13 +212,19 @@ def _in_order(nodes: Iterable[Node]) -> list[tuple[int, int, Node]]:
     return [(start, -end, node) for start, end, node in places]
 
 
-def _count_rows(spans: list[Span]) -> int:
-    """Return how many rows lie in at least one of the spans, whose ends belong to them."""
-    num_rows, next_row = 0, 0
+def _count_rows(first: int, last: int, comments: Sequence[int]) -> int:
+    return last + 1 - first - (bisect_right(comments, last) - bisect_left(comments, first))
+
+
+def _join(spans: Iterable[Span]) -> list[Span]:
+    """Return spans of rows, whose ends belong to them, as spans that have no row in common."""
+    joined: list[Span] = []
     for first, last in sorted(spans):
-        num_rows += max(0, last + 1 - max(first, next_row))
-        next_row = max(next_row, last + 1)
-    return num_rows
+        if joined and first <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(last, joined[-1][1]))
+        else:
+            joined.append((first, last))
+    return joined
 
 
 def _first_child(node: Node | None) -> Node | None:

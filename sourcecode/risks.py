@@ -1,7 +1,7 @@
 """Constructs that a reviewer would stop at: injection, disabled checks, hard-coded credentials.
 
-Patterns see the code without its comments and strings, except those for credentials, which look into the strings. Each
-runs only where one of its words occurs, and every repetition is bounded, so that time stays linear.
+Patterns see the code without its comments and strings, except those for credentials and shells, which look into
+strings. Each runs only where one of its words occurs, and every repetition is bounded, so that time stays linear.
 """
 
 import re
@@ -25,18 +25,47 @@ def _risk(rule: str, severity: float, words: str, pattern: bytes) -> Risk:
     return Risk(rule, severity, tuple(word.encode() for word in words.split()), re.compile(pattern, re.MULTILINE))
 
 
+# A password in the source and code that runs what it is sent are the worst of all: they outweigh what an added line or
+# function gains a short file elsewhere.
+_WORST = 4.0
 _CREDENTIALS = [
     _risk(
         "hard-coded-credential",
-        1.0,
-        "passw PASSW secret SECRET api_key apikey apiKey API_KEY APIKEY auth_token AUTH_TOKEN authToken access_key",
-        rb"(?i:passw(?:or)?d|secret|api_?key|auth_?token|access_?key)\w{0,20}[\"']?\s{0,3}(?::=|[:=])\s{0,3}[\"']"
+        _WORST,
+        "assw ASSW ecret ECRET pi_key pikey piKey PI_KEY PIKEY uth_token uthToken UTH_TOKEN ccess_key ccessKey"
+        " CCESS_KEY",
+        # A name, a type (`: &'static str`), a value that is neither an example nor a placeholder.
+        rb"(?i:passw(?:or)?d|secret|api_?key|auth_?token|access_?key)\w{0,20}[\"']?"
+        rb"(?:\s{0,3}:\s{0,3}[&?<>' \w]{1,24})?\s{0,3}(?::=|[:=])\s{0,3}[\"']"
         rb"(?:(?!test|example|changeme|none|true|false|\*)[^\"'\s<>{}$%]{6,80}|<(?:PASSWORD|KEY)>)[\"']",
     ),
 ]
+_SHELL = rb"\s{0,9}[\"'](?:/bin/|/usr/bin/)?(?:ba|z)?sh[\"']"
+# These too look into strings.
+_SHELLS: dict[str, list[Risk]] = {
+    "go": [
+        _risk(
+            "shell",
+            _WORST,
+            "exec.Command",
+            rb"exec\.Command(?:Context)?\((?:\s{0,9}[\w.()]{1,40},)?" + _SHELL + rb",\s{0,9}\"-c\"",
+        )
+    ],
+    "rust": [_risk("shell", _WORST, "Command::new", rb"Command::new\(" + _SHELL + rb"\)\s{0,40}\.args?\(.{0,3}\"-c\"")],
+    "dart": [
+        _risk(
+            "shell",
+            _WORST,
+            "Process.",
+            rb"Process\.(?:run|runSync|start)\(" + _SHELL + rb",\s{0,9}(?:const\s{1,3})?\[\s{0,9}[\"']-c[\"']",
+        )
+    ],
+    "javascript": [_risk("shell", _WORST, "spawn", rb"spawn(?:Sync)?\(" + _SHELL + rb",\s{0,9}\[\s{0,9}[\"']-c[\"']")],
+}
+_SHELLS["typescript"] = _SHELLS["javascript"]
 _JAVASCRIPT = [
-    _risk("eval", 1.0, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
-    _risk("eval", 1.0, "Function", rb"new(?<!\wnew)\s{1,3}Function\s{0,3}\("),
+    _risk("eval", _WORST, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
+    _risk("eval", _WORST, "Function", rb"new(?<!\wnew)\s{1,3}Function\s{0,3}\("),
     _risk(
         "inner-html",
         0.5,
@@ -59,10 +88,10 @@ _JAVASCRIPT = [
 ]
 _RULES: dict[str, list[Risk]] = {
     "python": [
-        _risk("eval", 1.0, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
-        _risk("eval", 1.0, "exec", rb"exec(?<![\w.]exec)\s{0,3}\("),
-        _risk("shell", 1.0, "shell", rb"shell(?<!\wshell)\s{0,3}=\s{0,3}True\b"),
-        _risk("shell", 1.0, "os.", rb"os\.(?<!\wos\.)(?:system|popen)\s{0,3}\("),
+        _risk("eval", _WORST, "eval", rb"eval(?<![\w.]eval)\s{0,3}\("),
+        _risk("eval", _WORST, "exec", rb"exec(?<![\w.]exec)\s{0,3}\("),
+        _risk("shell", _WORST, "shell", rb"shell(?<!\wshell)\s{0,3}=\s{0,3}True\b"),
+        _risk("shell", _WORST, "os.", rb"os\.(?<!\wos\.)(?:system|popen)\s{0,3}\("),
         _risk(
             "unpickle",
             0.7,
@@ -105,7 +134,7 @@ _RULES: dict[str, list[Risk]] = {
     ],
     "dart": [
         _risk("no-verify", 1.0, "badCertificateCallback", rb"\bbadCertificateCallback\b[^\n]{0,120}=>\s{0,3}true\b"),
-        _risk("shell", 0.8, "runInShell", rb"\brunInShell\s{0,3}:\s{0,3}true\b"),
+        _risk("shell", _WORST, "runInShell", rb"\brunInShell\s{0,3}:\s{0,3}true\b"),
         _risk("print", 0.05, "print", rb"(?<![\w.])print\s{0,3}\("),
     ],
 }
@@ -117,8 +146,9 @@ def find_risks(language: str, data: bytes, code: bytes, comments: Sequence[Span]
     `code` is the data with comments and strings made blank.
     """
     places = _search(_RULES.get(language, []), code)
-    if any(word in data for risk in _CREDENTIALS for word in risk.words):
-        places += _search(_CREDENTIALS, blank(data, comments))
+    in_strings = [*_CREDENTIALS, *_SHELLS.get(language, ())]
+    if any(word in data for risk in in_strings for word in risk.words):
+        places += _search(in_strings, blank(data, comments))
     return [(risk.rule, risk.severity, data.count(b"\n", 0, at) + 1) for at, risk in sorted(places, key=lambda p: p[0])]
 
 

@@ -74,7 +74,7 @@ def _rate_structure(
 ) -> dict[str, Any]:
     repeated_share = _measure_repetition(bare)
     function_lines = _weighted_mean([(f.num_lines, f.num_lines) for f in measures.functions if f.num_lines > 1])
-    defined_share = _share(measures.num_defined_rows, measures.num_rows)
+    defined_share = _share(measures.num_defined_rows, measures.num_code_rows)
     rating = _mean(
         (0.2, _fall(num_code_lines, good=60, bad=0)),  # a handful of lines shows no structure
         (0.2, _fall(defined_share, good=0.95, bad=0.3)),
@@ -82,8 +82,10 @@ def _rate_structure(
         (0.15, _fall(long_share, good=0.0, bad=0.1)),
         (0.2, 1 - math.sqrt(repeated_share)),  # the first copies are the worst, and each further one still costs
     )
+    # What nobody can read on a screen, or does not run, spoils the rest.
+    rating *= (1 - min(1.0, 2 * dead_share)) * (1 - min(0.5, 2 * long_share))
     return {
-        "rating": rating * (1 - min(1.0, 2 * dead_share)),
+        "rating": rating,
         "num_code_lines": num_code_lines,
         "num_functions": len(measures.functions),
         "mean_function_lines": round(function_lines, 1),
@@ -96,7 +98,8 @@ def _rate_structure(
 def _rate_documentation(measures: Measures, bare: Sequence[str], dead_share: float) -> dict[str, Any]:
     rows = measures.comment_rows | measures.docstring_rows
     num_filled = len(bare) - bare.count("")
-    comment_share = _share(sum(bool(bare[row]) for row in rows if row < len(bare)), num_filled)
+    num_comments = sum(bool(bare[row]) for row in rows if row < len(bare)) + measures.num_trailing_comments
+    comment_share = _share(num_comments, num_filled)
     coverage = _share(measures.num_public_documented, measures.num_public)
     # Nothing public to document: the comments have to speak for the file.
     density = min(_fall(comment_share, good=0.25, bad=0.0), _fall(comment_share, good=0.6, bad=0.95))

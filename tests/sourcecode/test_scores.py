@@ -1,10 +1,8 @@
-"""The score must mean something: it spreads, and every degradation of real code lowers it."""
+"""The score must mean something: it spreads, and is explained by what it was made of."""
 
-import ast
 import re
 import statistics
 import sysconfig
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,100 +29,6 @@ def rate(text: str, language: str = "python") -> Score:
     tree = parse(language, text)
     assert isinstance(tree, Tree)
     return score(language, text, tree)
-
-
-def strip_documentation(text: str) -> str:
-    """Drop docstrings and comments."""
-    tree = ast.parse(text)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(
-            node
-        ):
-            node.body = body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def replace_names(text: str) -> str:
-    """Call everything v1, v2, …"""
-    names: dict[str, str] = {}
-
-    class Renamer(ast.NodeTransformer):
-        def generic_visit(self, node: ast.AST) -> ast.AST:
-            for field in ("id", "arg", "name"):
-                if isinstance(value := getattr(node, field, None), str) and not isinstance(node, ast.alias):
-                    setattr(node, field, names.setdefault(value, f"v{len(names)}"))
-            return super().generic_visit(node)
-
-    return _with_comments_of(text, ast.unparse(Renamer().visit(ast.parse(text))))
-
-
-def fuse_functions(text: str) -> str:
-    """Put all the statements of all functions into one."""
-    tree = ast.parse(strip_documentation(text))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    body = [statement for function in functions for statement in function.body]
-    fused = ast.parse("def everything(first, second):\n    pass\n")
-    fused.body[0].body = body or fused.body[0].body  # type: ignore[attr-defined]
-    return ast.unparse(fused)
-
-
-def comment_code_out(text: str) -> str:
-    """Comment the second half out."""
-    lines = text.split("\n")
-    half = len(lines) // 2
-    return "\n".join(lines[:half] + [f"# {line}" for line in lines[half:]])
-
-
-def join_lines(text: str) -> str:
-    """Write calls and lists in one line each, with a long comment."""
-    return re.sub(r",\n\s+", ", ", text) + "\n".join(f"x{number} = " + "1 + " * 40 + "1" for number in range(60))
-
-
-def paste_copies(text: str) -> str:
-    """Append the file to itself."""
-    return text + "\n\n" + text
-
-
-def add_eval(text: str) -> str:
-    """Run what a caller sends."""
-    return text + "\n\ndef run(source):\n    eval(source)\n    os.system(source)\n"
-
-
-def add_credential(text: str) -> str:
-    """Log in with a password of our own."""
-    return text + '\n\nDB_PASSWORD = "Zk7Qp2Rx9Tv4"\n'
-
-
-def _with_comments_of(text: str, code: str) -> str:
-    comments = [line for line in text.split("\n") if line.strip().startswith("#")]
-    return "\n".join(comments) + "\n" + code
-
-
-def _plain(text: str) -> str:
-    return ast.unparse(ast.parse(text))
-
-
-# What is compared with what: some degradations print the file anew, which alone changes lines.
-DEGRADATIONS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
-    (strip_documentation, _plain),
-    (replace_names, lambda text: _with_comments_of(text, _plain(text))),
-    (fuse_functions, strip_documentation),
-    (comment_code_out, str),
-    (join_lines, str),
-    (paste_copies, str),
-    (add_eval, str),
-    (add_credential, str),
-]
-
-
-@pytest.mark.parametrize("case", range(len(DEGRADATIONS)), ids=[case[0].__name__ for case in DEGRADATIONS])
-def test_a_degradation_lowers_the_score_of_real_files(case: int) -> None:
-    degrade, reference = DEGRADATIONS[case]
-    texts = [path.read_text() for path in FILES[::3]]
-    pairs = [(rate(reference(text)).total, rate(degrade(text)).total) for text in texts if len(text) < 40_000]
-    assert len(pairs) >= 12
-    assert sum(worse < before for before, worse in pairs) >= 0.95 * len(pairs), pairs
 
 
 def test_it_spreads_over_the_standard_library() -> None:
