@@ -9,8 +9,10 @@ import time
 import click
 import sqlalchemy as sa
 
+from ingest.alive import Alive, say_nothing
 from ingest.config import Settings
 from monitoring.progress import Progress
+from monitoring.stopping import stop_on_signals
 from schema.chores import finish_chore, take_chore
 from schema.commands import open_engine
 from schema.retention import count_prunable, prune_contents
@@ -30,8 +32,8 @@ class Caretaker:
         self._looked_at = -_LOOK_EVERY_S
         self._lock = threading.Lock()
 
-    def look(self) -> None:
-        """Drop old contents if that is due, and nobody is at it."""
+    def look(self, stop: threading.Event, alive: Alive) -> None:
+        """Drop old contents if that is due, and nobody is at it; until `stop` is set, with signs of life."""
         with self._lock:
             if time.monotonic() - self._looked_at < _LOOK_EVERY_S:
                 return
@@ -39,7 +41,7 @@ class Caretaker:
         with self._engine.begin() as conn:
             is_due = take_chore(conn, CHORE, every=_EVERY)
         if is_due:
-            num_contents, num_chars = run_prune(self._engine, days=self._days)
+            num_contents, num_chars = run_prune(self._engine, days=self._days, stop=stop, alive=alive)
             log.info(
                 "%d old contents dropped, %.1f million characters",
                 num_contents,
@@ -48,14 +50,24 @@ class Caretaker:
             )
 
 
-def run_prune(engine: sa.Engine, *, days: int, progress: Progress | None = None) -> tuple[int, int]:
-    """Drop old contents; return how many, and their characters."""
+def run_prune(
+    engine: sa.Engine,
+    *,
+    days: int,
+    stop: threading.Event,
+    alive: Alive = say_nothing,
+    progress: Progress | None = None,
+) -> tuple[int, int]:
+    """Drop old contents; return how many, and their characters. What a stop leaves is done by whoever comes next."""
     task = progress.task("prune") if progress else None
     num_contents = num_chars = 0
     try:
         for pruned in prune_contents(engine, days=days):
             num_contents += pruned.num_contents
             num_chars += pruned.num_chars
+            alive(database_up=True)
+            if stop.is_set():
+                return num_contents, num_chars
             if task is not None:
                 task.update(pruned.last_id, pruned.max_id, dropped=num_contents)
     finally:
@@ -88,8 +100,9 @@ def prune(settings: Settings, dry_run: bool, as_json: bool) -> None:
                 for reason, (num, chars) in found.items()
             ]
         else:
-            with Progress(every_s=settings.monitoring.progress_every_s) as progress:
-                num, chars = run_prune(engine, days=days, progress=progress)
+            stop = threading.Event()
+            with stop_on_signals(stop), Progress(every_s=settings.monitoring.progress_every_s) as progress:
+                num, chars = run_prune(engine, days=days, stop=stop, progress=progress)
             report = {"days": days, "dropped": num, "chars": chars}
             words = [f"dropped {num} contents, {chars / 1e6:.1f} million characters"]
     click.echo(json.dumps(report) if as_json else "\n".join(words or ["nothing to drop"]))

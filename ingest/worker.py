@@ -15,8 +15,8 @@ from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
-from ingest.retention import Caretaker
 from ingest.rescans import rescan
+from ingest.retention import Caretaker
 from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
 from monitoring import metrics, record
 from monitoring.logs import log_ids
@@ -132,7 +132,7 @@ def _loop(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive) -> Non
 def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_wait_s: float) -> float:
     """Return how long to wait before the next step; less than 0 when there will be none."""
     try:
-        caretaker.look()
+        caretaker.look(worker.stop, alive)
         has_worked = ingest_one(worker, alive)
         alive(database_up=True)
         if has_worked:

@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from click.testing import Result
 
+from ingest.retention import Caretaker
 from ingest.worker import work
 from schema.files import exclude_files
 from tests.builders import add_files, add_repository
@@ -37,6 +38,21 @@ def test_a_worker_drops_them_and_the_database_says_when_it_is_due_again(
     assert fetch("SELECT name, due_at > now() + interval '23 hours', figures->>'contents' FROM chores") == [
         ("prune", True, "1")
     ]
+
+
+def test_a_stop_leaves_the_rest_to_whoever_comes_next(
+    engine: sa.Engine, fetch: Callable[..., list[tuple[object, ...]]]
+) -> None:
+    exclude_one(engine)
+    stop, signs = threading.Event(), []
+    stop.set()
+    Caretaker(engine, days=30).look(stop, lambda **given: signs.append(given))
+    due = "SELECT due_at BETWEEN now() AND now() + interval '1 hour', figures->>'contents' FROM chores"
+    assert (fetch(due), signs) == ([(True, None)], [{"database_up": True}])
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE chores SET due_at = now()"))
+    Caretaker(engine, days=30).look(threading.Event(), lambda **given: None)
+    assert fetch("SELECT figures->>'contents' FROM chores") == [("0",)]
 
 
 def test_prune_says_what_it_would_drop_and_drops_it(run: Callable[..., Result], engine: sa.Engine) -> None:
