@@ -255,6 +255,15 @@ def test_a_daemon_that_waits_for_a_stalled_database_can_be_stopped(proxy, loop, 
     assert ctx.live.database_error is not None
 
 
+def test_a_stop_cuts_no_connection_that_gets_its_answers(ctx):
+    with cut_when_stopped(ctx.engine, ctx.stop, patience_s=0.4):
+        ctx.stop.set()
+        with ctx.engine.connect() as conn:
+            # Time for several looks: at each it waits for another answer.
+            for _ in range(30):
+                conn.execute(sa.text("SELECT pg_sleep(0.05)"))
+
+
 def test_one_connection_is_enough_for_a_whole_round(proxy, make_context, settings, direct, rows):
     rows()
     single = create_engine(proxy.url, application_name="single", pool_size=1)
