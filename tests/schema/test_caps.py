@@ -14,6 +14,8 @@ from schema.files import exclude_files, save_files
 from schema.leases import acquire_lease
 from schema.lines import Line, open_line
 from schema.repositories import Claim, add_source, claim_repository
+from schema.rescores import Rescored
+from schema.rescores import save_scores as rescore_files
 from schema.runs import Limits, claim_run, release_run
 from tests.builders import fetch_file, hold_line, make_file, open_run
 
@@ -78,6 +80,15 @@ def test_when_something_leaves_the_best_one_behind_the_cap_takes_its_place(conn:
     exclude_files(conn, [best], "vanished")
     assert fetch_scores(conn, line) == [60, 50, 40, 30, 20]
     assert fetch_file(conn, best)["excluded_reason"] == "vanished"
+    assert audit(conn).rows_unaccounted == 0
+
+
+def test_a_new_score_changes_who_is_behind_the_cap(conn: sa.Connection, line: Line) -> None:
+    save_scores(conn, claim_found(conn, "one"), 10, 20, 30, 40, 50, 60)
+    worst = conn.execute(sa.text("SELECT id FROM processed_files WHERE file_path = '10.py'")).scalar_one()
+    assert rescore_files(conn, [Rescored(worst, 99.0, {})], version=2) == 1
+    assert fetch_scores(conn, line) == [99, 60, 50, 40, 30]
+    assert rescore_files(conn, [Rescored(worst, 1.0, {})], version=2) == 0, "another has done that"
     assert audit(conn).rows_unaccounted == 0
 
 
