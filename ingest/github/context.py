@@ -1,7 +1,7 @@
 """What the steps of a crawl share: its parts, what it holds, and what it has done so far."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -35,7 +35,6 @@ class Crawler:
     plan: Plan
     settings: IngestSettings
     clock: Clock
-    opted_out: Sequence[str] = ()
     show: Callable[[dict[str, int]], None] = lambda _counts: None
     alive: Alive = say_nothing
     tally: Tally = field(default_factory=Tally)

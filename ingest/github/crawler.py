@@ -32,6 +32,7 @@ from schema.crawl_pages import SavedPage, fetch_pages, save_page
 from schema.database import is_outage
 from schema.failpoints import hit
 from schema.found import save_found
+from schema.opt_outs import fetch_opt_outs
 
 log = logging.getLogger(__name__)
 
@@ -167,9 +168,10 @@ def _save(crawler: Crawler, claim: WindowClaim, page: Page | None, saved: SavedP
     counts: Counter[str] = Counter()
     now = crawler.clock.utc()
     rows = [] if page is None else page.found
-    judged = [accept(found, claim.language, crawler.settings, opted_out=crawler.opted_out, now=now) for found in rows]
     crawler.kept_at = crawler.clock.now()
     with crawler.engine.begin() as conn:
+        opted_out = fetch_opt_outs(conn)  # who opts out while we search is not queued either
+        judged = [accept(found, claim.language, crawler.settings, opted_out=opted_out, now=now) for found in rows]
         if judged:
             counts = save_found(conn, judged)
         if page is not None and saved.etag:

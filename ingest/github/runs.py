@@ -22,7 +22,6 @@ from ingest.opt_outs import apply_opt_outs, read_patterns
 from monitoring.progress import Progress, Task
 from schema.crawl import count_windows, fetch_reasons
 from schema.crawl_pages import forget_pages
-from schema.opt_outs import fetch_opt_outs
 
 log = logging.getLogger(__name__)
 # Beside the pages themselves: the first pages of windows that had to be split, and last pages that were not full.
@@ -81,12 +80,11 @@ def run_crawl(
     started = clock.now()
     with engine.begin() as conn:
         apply_opt_outs(conn, read_patterns(settings.opt_out))
-        opted_out = fetch_opt_outs(conn)
         passes = open_passes(conn, plan, settings, clock.utc())
         forget_pages(conn, unseen_for=dt.timedelta(days=2 * settings.full_crawl_days))
     client = open_client(settings, clock)
     display = _Display(progress.task(f"crawl {plan.name}") if progress else None, client)
-    crawler = Crawler(engine, client, plan, settings, clock, opted_out, display.show, alive)
+    crawler = Crawler(engine, client, plan, settings, clock, display.show, alive)
     display.crawler = crawler
 
     def on_wait(left_s: float, reason: str) -> None:

@@ -12,6 +12,7 @@ from ingest.github.context import Crawler
 from ingest.github.crawler import crawl, crawl_one
 from ingest.github.plans import Plan, open_passes
 from ingest.github.runs import open_client
+from ingest.opt_outs import apply_opt_outs
 from schema.crawl import claim_window, count_windows
 from tests.ingest.github.conftest import TOKEN, FakeClock
 from tests.ingest.github.fake import FakeGithub
@@ -118,6 +119,18 @@ def test_a_stop_gives_the_window_back_with_its_cursor(
     crawl(crawler)
     assert fake.num_searches == 5
     assert fetch_one(engine, "SELECT count(*) FROM repositories") == 500
+    crawler.client.close()
+
+
+def test_who_opts_out_during_a_crawl_is_not_queued_any_more(
+    make_github: Callable[..., FakeGithub], make_crawler: Callable[[FakeGithub], Crawler], engine: sa.Engine
+) -> None:
+    crawler = make_crawler(make_github(REPOS[:10]))
+    with engine.begin() as conn:
+        apply_opt_outs(conn, ["a/r7"])
+    crawl(crawler)
+    assert fetch_one(engine, "SELECT count(*) FROM repositories WHERE state = 'queued'") == 9
+    assert fetch_one(engine, "SELECT count(*) FROM repositories WHERE reason = 'opted_out'") == 1
     crawler.client.close()
 
 
