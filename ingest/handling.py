@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
-from ingest.licensing import fetch_allowed, judge_api_licence
 from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Unchanged
+from ingest.policy import fetch_allowed, judge_api_licence
 from ingest.scratch import check_budget
 from ingest.sources import source_key, standard_library
 from ingest.supervision import Child, make_job

@@ -1,31 +1,16 @@
-"""The licence policy, and the licences of one source: what the operator, its files and GitHub say, folder by folder."""
+"""The licences of one source: what the operator, its files and GitHub say, folder by folder."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from ingest.config import IngestSettings
 from ingest.entries import Entry
-from schema.repositories import NAMED, Claim
-from sourcecode.licences import Licence, detect_licence, is_allowed, is_licence_name
+from schema.evidence import NAMED
+from sourcecode.licences import Licence, detect_licence, is_licence_name
 
 _MAX_FILES, _MAX_IN_FOLDER, _MAX_BYTES = 400, 8, 200_000
 _NONE = Licence(None, "no licence file")
 # GitHub's word for a licence that it does not know.
-_UNKNOWN = ("", "NOASSERTION")
-
-
-def fetch_allowed(claim: Claim, settings: IngestSettings) -> tuple[str, ...] | None:
-    """Return the licences that a source's files must be under; None: any, as for what the operator names."""
-    is_free = claim.origin == "operator" or settings.licence_policy == "any"
-    return None if is_free else settings.allowed_licences
-
-
-def judge_api_licence(claim: Claim, settings: IngestSettings) -> Licence | None:
-    """Return the licence of a found repository where GitHub knows it and it is not allowed: it need not be cloned."""
-    allowed, named = fetch_allowed(claim, settings), claim.api_licence or ""
-    if allowed is None or claim.licence or named in _UNKNOWN or is_allowed(named, allowed):
-        return None
-    return Licence(named, f"GitHub: {named}")
+UNKNOWN = ("", "NOASSERTION")
 
 
 def find_licence(file: Path) -> Licence:
@@ -45,7 +30,7 @@ class Licences:
 
     def __init__(self, named: str | None, api: str | None) -> None:
         self._named = Licence(named, NAMED) if named else None
-        self._api = Licence(api, f"GitHub: {api}") if api and api not in _UNKNOWN else None
+        self._api = Licence(api, f"GitHub: {api}") if api and api not in UNKNOWN else None
         self._folders: dict[PurePosixPath, Licence] = {}
 
     @property

@@ -1,6 +1,8 @@
 """The worker's side of the child: start it, read its messages as they come, kill it when its time is up."""
 
+import contextlib
 import dataclasses
+import fcntl
 import os
 import select
 import subprocess
@@ -22,6 +24,8 @@ from schema.repositories import Claim
 # How long a read waits at most before the caller may look at its lease and its stop signal.
 TICK_S = 0.5
 _CHUNK_BYTES = 1 << 18
+# Messages that wait while a batch is saved; a child that finds the pipe full stands still. The most that Linux gives.
+_PIPE_BYTES = 1 << 20
 _LOG_TAIL_BYTES = 2_000
 _END_S = 5.0
 
@@ -46,6 +50,8 @@ class Child:
         assert self._process.stdout is not None  # noqa: S101
         self._fd = self._process.stdout.fileno()
         os.set_blocking(self._fd, False)
+        with contextlib.suppress(PermissionError):  # of a user who has many large pipes already
+            fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         _write_all(self._process, self._job.model_dump_json().encode() + b"\n")
         return self
 

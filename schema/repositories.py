@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from schema.caps import exempt_repository
+from schema.evidence import NAMED
 from schema.tables import Repository
 
 STATES = ("queued", "working", "done", "refused", "dead")
 LONGEST_DELAY_S = 86_400
 _UNFINISHED = ("queued", "working")
 # The evidence of a licence that was stated, not found: it holds at the next visit too.
-NAMED = "named by the operator"
 _FINAL = ("done", "refused", "dead")
 
 
