@@ -18,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import numpy as np
+import numpy.typing as npt
+
 from tests.ingest.github.universe import Repo
 
 _QUALIFIER = re.compile(r'(?:(\w+):)?("[^"]*"|\S+)')
@@ -26,7 +29,6 @@ _NUMBERS: dict[str, Callable[[Repo], int]] = {
     "forks": lambda repo: repo.forks,
     "created": lambda repo: repo.created.toordinal(),
     "pushed": lambda repo: repo.pushed.toordinal(),
-    "size": lambda repo: repo.size,
 }
 
 
@@ -72,6 +74,11 @@ class FakeGithub:
         for repo in sorted(repos, key=lambda repo: (-repo.stars, repo.number)):
             if not repo.fork:  # forks are not shown unless asked for
                 self._by_language.setdefault(repo.language.lower(), []).append(repo)
+        self._columns = {
+            (language, name): np.array([get(repo) for repo in repos])
+            for language, repos in self._by_language.items()
+            for name, get in _NUMBERS.items()
+        }
         self._results: dict[str, list[Repo]] = {}
 
     @property
@@ -176,37 +183,35 @@ class FakeGithub:
         return 200, headers, body
 
     def _find(self, query: str) -> list[Repo]:
-        found: list[Repo] | None = None
+        qualifiers = _QUALIFIER.findall(query)
+        (language,) = (value.lower() for name, value in qualifiers if name == "language")
+        found = self._by_language.get(language, [])
+        is_shown = np.ones(len(found), bool)
         tests: list[Callable[[Repo], bool]] = []
-        for name, value in _QUALIFIER.findall(query):
-            if name == "language":
-                found = self._by_language.get(value.lower(), [])
-            elif name in _NUMBERS:
-                tests.append(_make_range(name, value))
+        for name, value in qualifiers if found else ():
+            if name in _NUMBERS:
+                is_shown &= _in_range(name, value, self._columns[language, name])
             elif name == "archived":
                 tests.append(lambda repo, wanted=value == "true": repo.archived is wanted)
             elif not name:
                 tests.append(_make_phrase(value))
-            elif (name, value) != ("is", "public"):
+            elif name != "language" and (name, value) != ("is", "public"):
                 raise AssertionError(f"the fake does not know {name}:{value}")
-        assert found is not None
-        return [repo for repo in found if all(test(repo) for test in tests)]
+        shown = (found[place] for place in np.flatnonzero(is_shown))
+        return [repo for repo in shown if all(test(repo) for test in tests)]
 
 
-def _make_range(name: str, text: str) -> Callable[[Repo], bool]:
-    get = _NUMBERS[name]
+def _in_range(name: str, text: str, column: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     read: Callable[[str], int] = (
         (lambda day: dt.date.fromisoformat(day).toordinal()) if name in ("created", "pushed") else int
     )
-    if ".." in text:
-        low, high = (None if part == "*" else read(part) for part in text.split(".."))
-    elif text.startswith((">=", "<=")):
-        low, high = (read(text[2:]), None) if text[0] == ">" else (None, read(text[2:]))
-    elif text.startswith((">", "<")):
-        low, high = (read(text[1:]) + 1, None) if text[0] == ">" else (None, read(text[1:]) - 1)
+    if text.startswith((">=", "<=")):
+        low, high = (text[2:], "*") if text[0] == ">" else ("*", text[2:])
     else:
-        low = high = read(text)
-    return lambda repo: (low is None or get(repo) >= low) and (high is None or get(repo) <= high)
+        low, high = text.split("..") if ".." in text else (text, text)
+    is_above: npt.NDArray[np.bool_] = np.array(True) if low == "*" else column >= read(low)
+    is_below: npt.NDArray[np.bool_] = np.array(True) if high == "*" else column <= read(high)
+    return is_above & is_below
 
 
 def _make_phrase(text: str) -> Callable[[Repo], bool]:
