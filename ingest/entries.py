@@ -58,6 +58,8 @@ def read_path(raw: bytes) -> tuple[str, str | None]:
 
 def show_text(text: str) -> str:
     """Return what a stranger wrote as a terminal may show it: no control, no change of direction, no line break."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

