@@ -54,8 +54,9 @@ _MIN_LONG_LINES = 10
 
 
 def rate(language: str, text: str) -> float:
-    """Return the score of a text; raises ValueError when there is no tree."""
-    return score(language, text, _tree(language, text)).total
+    """Return the score of a text; 0 where no tree can be made in time, for such a text is refused."""
+    tree = parse(language, text)
+    return 0.0 if isinstance(tree, str) else score(language, text, tree).total
 
 
 def strip_documentation(language: str, text: str) -> str:
