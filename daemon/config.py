@@ -1,7 +1,8 @@
 """What the daemon can be told. Defaults are those of the 14B model; profiles (profiles.py) set others."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -155,6 +156,11 @@ class DaemonSettings(TrainingSettings):
 
 
 LOCAL_BASE = "local:tiny"
+
+
+def settings_of(config: Mapping[str, Any]) -> DaemonSettings:
+    """Return the settings that a run was claimed with; what only another version of the code knows is left out."""
+    return DaemonSettings.model_validate({name: config[name] for name in DaemonSettings.model_fields if name in config})
 
 
 class Settings(Protocol):

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from daemon.config import DaemonSettings, TrainingSettings
+from daemon.config import DaemonSettings, TrainingSettings, settings_of
 from daemon.context import Led
 from daemon.files import write_atomically, write_lines
 from daemon.job import JOB, MEMBERS, TEST, VALIDATION, Item, Job
@@ -21,7 +21,7 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
     if folder.exists() and not _belongs(folder, run):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    settings = DaemonSettings.model_validate(run.config)
+    settings = settings_of(run.config)
     sources = {MEMBERS: _members, VALIDATION: _validation, TEST: _test}
     for name, read in sources.items():
         if not (missing_only and (folder / name).exists()):

@@ -35,7 +35,8 @@ Adapter of `{base}`, made by run {run}{parent} on {rows} new rows ({tokens:,} to
 
 {summary}
 
-Trained on code of {sources} sources, all earlier rounds included; `ATTRIBUTIONS.jsonl` names each with commit and licence.
+Trained on code of {sources} sources, all earlier rounds included; `ATTRIBUTIONS.jsonl` names each with commit and
+licence.
 Rows by licence: {licences}.
 
 Members digest `{members}`. Every file of this folder is listed with its SHA-256 in `manifest.json`.

@@ -1,9 +1,11 @@
 """Run one child (`python -m daemon.training VERB JOB_DIR`): watch it, pass orders on, never let it outlive us."""
 
+import contextlib
 import json
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -93,8 +95,9 @@ def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) 
     threading.Thread(target=_read_events, args=(process, events), daemon=True, name="child-events").start()
     deadline: float | None = None
     while True:
-        ended = _take_events(events, child)
-        if ended:
+        # Its output may be held open by what it has started; what it said before it ended is read within a step.
+        has_ended = process.poll() is not None
+        if _take_events(events, child) or has_ended:
             process.wait()
             return deadline is not None
         order = child.obey()
@@ -147,8 +150,9 @@ def _ask_to_stop(process: subprocess.Popen[bytes]) -> None:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """Leave nothing behind, whatever happened: kill what still runs, close the pipes, reap."""
-    if process.poll() is None:
-        process.kill()
+    # Its session is its own: what it has started there (a tracker, a compiler) goes with it.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             try:

@@ -10,8 +10,8 @@ LOOK_S = 2.0
 def take_device(ctx: Context, *, new_run: bool) -> HeldLease | None:
     """Return the lease on the device; None when another has it, or when a new run has to let a waiting line go first.
 
-    Who finds it busy leaves the ticket, if nobody has. It is renewed by asking again, so that one whose holder has died,
-    or waits no more, runs out within a lease's length and blocks nobody.
+    Who finds it busy leaves the ticket, if nobody has. It is renewed by asking again, so that one whose holder has
+    died, or waits no more, runs out within a lease's length and blocks nobody.
     """
     if new_run and _another_waits(ctx):
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from daemon.config import DaemonSettings
+from daemon.config import settings_of
 from daemon.context import Led
 from daemon.gate import Gate, judge
 from daemon.job import EvaluationResult, Result
@@ -26,7 +26,7 @@ _STATES = {"promote": "promoted", "hold": "held", "reject": "rejected"}
 def conclude(led: Led, run: Run) -> Run:
     """Judge the candidate, publish it as a version, and make it current when it is better. May be repeated."""
     job = led.ctx.paths.job(run.number)
-    settings = DaemonSettings.model_validate(run.config)
+    settings = settings_of(run.config)
     result = Result.model_validate_json((job / "result.json").read_bytes())
     evaluation = EvaluationResult.model_validate_json((job / "evaluation.json").read_bytes())
     gate = judge(
@@ -185,7 +185,7 @@ def _manifest(led: Led, run: Run, result: Result, attributions: dict[str, Any]) 
         "tokenizer_digest": result.tokenizer_digest,
         "members_digest": run.members_digest,
         "attributions": attributions,
-        "seed": DaemonSettings.model_validate(run.config).seed + run.number,
+        "seed": settings_of(run.config).seed + run.number,
         "config": run.config,
         "code_revision": code_revision(),
         "library_versions": result.versions,

@@ -39,12 +39,12 @@ def sweep_scratch(home: Path) -> int:
             try:
                 lock = stack.enter_context((path / _LOCK_NAME).open("a"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _delete(path)
             except BlockingIOError:
                 continue
             except OSError as error:
                 log.warning("cannot sweep %s: %s", path.name, error, extra={"event": "sweep_failed"})
                 continue
-            _delete(path)
             num_swept += 1
     if num_swept:
         log.info(

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 # Longer than a statement may take, and than it takes to notice that the database's machine has vanished.
 _MAX_SILENCE_S = 90.0
 _MAX_STATUS_AGE_S = 2.0
+# Before ingest beside the daemon begins again, when its folders could not be made.
+_AGAIN_S = 30.0
 
 
 class Signs:
@@ -104,7 +106,13 @@ def ingest_beside(settings: Settings, engine: sa.Engine, progress: Progress) -> 
     stop = threading.Event()
 
     def ingest() -> None:
-        work(engine, settings.ingest, home=settings.home, stop=stop, progress=progress, alive=signs.alive)
+        while not stop.is_set():
+            try:
+                work(engine, settings.ingest, home=settings.home, stop=stop, progress=progress, alive=signs.alive)
+            except Exception:
+                record.record_loop_error("ingest")
+                log.exception("ingest broke off and begins again", extra={"event": "ingest_broke_off"})
+                stop.wait(_AGAIN_S)
 
     with serve_ingest(settings, engine) as signs:
         thread = threading.Thread(target=ingest, name="ingest")

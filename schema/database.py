@@ -28,6 +28,7 @@ UPGRADE_LOCK = 0x636F6465_00000001
 INGEST_LOCK = 0x636F6465_00000002
 # The server went away, takes nobody in, or has run out of something: the same statement may work later.
 _OUTAGES = {
+    "25006": "the database has become read-only",
     "53100": "disk full on the database's machine",
     "53200": "out of memory on the database's machine",
     "53300": "too many connections to the database",

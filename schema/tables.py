@@ -431,7 +431,7 @@ class CrawlPass(Base):
 
 
 class CrawlWindow(Base):
-    """A question to GitHub's search, and how far its answer was read. Those of full passes stay: they tile the space."""
+    """A question to GitHub's search, and how far its answer was read. Those of full passes stay: they tile it."""
 
     __tablename__ = "crawl_windows"
     id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)

@@ -1,6 +1,9 @@
 """Ticks that start nothing: what the operator asked for, what is missing, who else is at work."""
 
+from pathlib import Path
+
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from daemon.config import DaemonSettings
@@ -12,6 +15,7 @@ from schema.audit import audit
 from schema.decisions import fetch_decisions
 from schema.lines import fetch_line, request, set_paused
 from schema.runs import fetch_open_run, fetch_runs
+from schema.tables import TrainingRun
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
 
 BETTER = -0.05
@@ -187,3 +191,26 @@ def test_a_child_that_dies_on_its_way_out_has_stopped_and_not_failed(tmp_path, o
 
     assert ended == outcome
     assert "job.json" in read_failure(tmp_path).message
+
+
+def test_what_a_child_has_started_ends_with_it(tmp_path, monkeypatch):
+    command = ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; exit 0"]
+    monkeypatch.setattr("daemon.supervise.child_command", lambda _verb, _job: command)
+
+    assert run_child("train", tmp_path, Caller("go_on"), stop_grace_s=60) == "done"
+
+    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    assert not state.exists() or state.read_text().split(")")[1].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("change", [{"a_setting_of_tomorrow": 1}, {"patience": None}])
+def test_a_run_that_another_version_claimed_goes_on(ctx, engine, rows, change):
+    rows()
+    assert tick(ctx)
+    config = {name: value for name, value in (last_run(engine).config | change).items() if value is not None}
+    with engine.begin() as conn:
+        conn.execute(sa.update(TrainingRun).values(config=config))
+
+    assert tick(ctx)
+
+    assert last_run(engine).state == "training"

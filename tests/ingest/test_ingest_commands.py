@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +17,9 @@ from ingest.advice import ADVICE
 from ingest.config import IngestSettings
 from ingest.judge import judge_file
 from ingest.messages import FAILURES
-from ingest.serving import serve_ingest
+from ingest.serving import ingest_beside, serve_ingest
+from monitoring.metrics import REGISTRY
+from monitoring.progress import Progress
 from tests.ingest.helpers import Settings, make_code
 
 
@@ -166,6 +169,27 @@ def test_every_reason_has_its_advice() -> None:
         "worker_died",
     }
     assert set(ADVICE) == FAILURES | own | {"clones_full", "worker_died"}
+
+
+def test_ingest_beside_the_daemon_begins_again_when_it_has_broken_off(
+    settings: Settings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def breaks_off_once(*_: object, stop: threading.Event, **__: object) -> None:
+        if not begun.is_set():
+            begun.set()
+            raise NotADirectoryError("repos")
+        again.set()
+        stop.wait()
+
+    again = threading.Event()
+    monkeypatch.setattr("ingest.serving.work", breaks_off_once)
+    monkeypatch.setattr("ingest.serving._AGAIN_S", 0.01)
+    before = REGISTRY.get_sample_value("codelupe_loop_errors_total", {"loop": "ingest"}) or 0
+    with Progress() as progress, ingest_beside(settings, engine, progress):
+        assert again.wait(20)
+    assert REGISTRY.get_sample_value("codelupe_loop_errors_total", {"loop": "ingest"}) == before + 1
 
 
 def test_it_serves_its_health_and_metrics(
