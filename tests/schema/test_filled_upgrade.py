@@ -87,9 +87,9 @@ def test_everything_is_there_accounted_for_and_goes_on(filled):
     check_revision(filled)
     assert read(filled, names) == before
     with filled.begin() as conn:
-        open_line(conn, name="qwen", base_model="base", max_owner_rows=50)
+        open_line(conn, name="qwen", base_model="base", max_owner_rows=99)
         assert audit(conn).rows_unaccounted == 0
-        assert conn.execute(_COUNT_OF_OWNER).scalar_one() == 50
+        assert conn.execute(_COUNT_OF_OWNER).scalar_one() == 99
         while found := fetch_unindexed(conn, after=0, version=1, limit=100):
             save_bands(conn, {file_id: make_bands(text) for file_id, text in found.items()}, version=1)
         trained = (

@@ -16,6 +16,8 @@ def upgrade() -> None:
     op.add_column("repositories", sa.Column("visit_seconds", sa.Double))
     op.add_column("processed_files", sa.Column("excluded_seen_at", sa.TIMESTAMP(timezone=True)))
     op.add_column("lines", sa.Column("max_owner_rows", sa.BigInteger, server_default="99", nullable=False))
+    # No setting is 0: a line that is there brings what it has pending under its cap when it is opened next.
+    op.execute("UPDATE lines SET max_owner_rows = 0")
     op.add_column("training_queue", sa.Column("capped_owner", sa.Text))
     op.execute(
         """
