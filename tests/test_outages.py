@@ -187,7 +187,7 @@ def set_revision(url, revision):
 
 
 @pytest.mark.parametrize("done", [False, True], ids=["before it", "after it"])
-@pytest.mark.parametrize("commit", ["lease_token", "processed_files", "file_count="], ids=["claim", "save", "finish"])
+@pytest.mark.parametrize("commit", ["lease_token", "staged_files", "file_count="], ids=["claim", "save", "finish"])
 def test_ingest_cut_off_at_a_commit_goes_on_and_no_row_is_lost_or_stored_twice(
     commit, done, proxy, behind_proxy, engine, tmp_path, caplog
 ):
@@ -218,5 +218,5 @@ def test_ingest_cut_off_at_a_commit_goes_on_and_no_row_is_lost_or_stored_twice(
     assert [tuple(visit) for visit in visits] == [("done", 8, 0)]
     assert paths == [f"{name}.py" for name in "abcdefgh"]
     # A visit that was broken off is given back at once; of a claim whose COMMIT was not answered nobody knows.
-    was_broken_off = commit == "processed_files" or (commit == "file_count=" and not done)
+    was_broken_off = commit == "staged_files" or (commit == "file_count=" and not done)
     assert ("given back (database_away)" in caplog.text) == was_broken_off

@@ -18,7 +18,16 @@ GIT = {
     "GIT_COMMITTER_EMAIL": "alice@example.org",
     "PATH": os.environ["PATH"],
 }
-SETTINGS = IngestSettings(ingest_workers=1, min_units=3, retry_delay_s=0, poll_interval_s=0.05, batch_rows=3)
+# Everything is trained on: where a file falls depends on the path of the test's folder.
+SETTINGS = IngestSettings(
+    ingest_workers=1,
+    min_units=3,
+    retry_delay_s=0,
+    poll_interval_s=0.05,
+    batch_rows=3,
+    train_share=1,
+    validation_share=0,
+)
 
 
 def make_code(name: str) -> str:
