@@ -1,0 +1,40 @@
+"""The tables. Alembic's migrations must build exactly these (tests/schema/test_migrations.py proves it).
+
+Every index carries a comment that names the query it is for. Times are the database's clock. Text that comes from a
+repository is data: nothing here is ever formatted into SQL.
+"""
+
+from schema.tables.base import CLOSED_STATES, CONSUMING_ROLES, OPEN_STATES, ROLES, SPLITS, Base
+from schema.tables.crawl import CrawlPage, CrawlPass, CrawlWindow
+from schema.tables.files import NearDupBand, ProcessedFile, RefusedFile
+from schema.tables.lines import Decision, Line, Promotion, QueueItem, Version
+from schema.tables.runs import Evaluation, RunItem, TrainingRun
+from schema.tables.sources import OptOut, Repository
+from schema.tables.work import Chore, Lease
+
+__all__ = [
+    "CLOSED_STATES",
+    "CONSUMING_ROLES",
+    "OPEN_STATES",
+    "ROLES",
+    "SPLITS",
+    "Base",
+    "Chore",
+    "CrawlPage",
+    "CrawlPass",
+    "CrawlWindow",
+    "Decision",
+    "Evaluation",
+    "Lease",
+    "Line",
+    "NearDupBand",
+    "OptOut",
+    "ProcessedFile",
+    "Promotion",
+    "QueueItem",
+    "RefusedFile",
+    "Repository",
+    "RunItem",
+    "TrainingRun",
+    "Version",
+]
