@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.stand_in import STEERING
+from tests.waiting import DEADLINE_S
 
 ROOT = Path(__file__).parent.parent
-TIMEOUT_S = 60
 # Of a run whose base needs not be made: everything but the model is the real thing, and quick.
 QUICK = {
     "base_model": "some/model",
@@ -71,7 +71,7 @@ class Service:
         """Run another command with the same configuration; return what it prints."""
         command = [sys.executable, "-m", self.module, *words]
         environment = {name: value for name, value in self.environment.items() if name != "CODELUPE_FAILPOINTS"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=TIMEOUT_S)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S)
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout
 
@@ -93,7 +93,7 @@ class Service:
         """Return what the daemon answers at `path`, whatever the status."""
         url = self.events("daemon_started")[0]["url"]
         try:
-            with urllib.request.urlopen(url + path.lstrip("/"), timeout=10) as answer:
+            with urllib.request.urlopen(url + path.lstrip("/"), timeout=DEADLINE_S) as answer:
                 return answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -107,7 +107,7 @@ class Service:
         """Return the answer of /status."""
         return json.loads(self.get("/status"))
 
-    def wait_until(self, what: str, holds: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+    def wait_until(self, what: str, holds: Callable[[], Any], timeout_s: float = DEADLINE_S) -> Any:
         """Wait for something true, and return it; a service that ended meanwhile will not bring it about."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -129,14 +129,14 @@ class Service:
         found: dict[str, Any] = self.wait_until(f"{event} {fields}", find)
         return found
 
-    def wait_end(self, timeout_s: float = TIMEOUT_S) -> int:
+    def wait_end(self, timeout_s: float = DEADLINE_S) -> int:
         """Wait for the process to end by itself; return its status, minus the signal that killed it."""
         try:
             return self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"still there after {timeout_s} s:\n{self.log_tail()}") from None
 
-    def stop(self, number: int = signal.SIGTERM, *, group: bool = False, timeout_s: float = TIMEOUT_S) -> int:
+    def stop(self, number: int = signal.SIGTERM, *, group: bool = False, timeout_s: float = DEADLINE_S) -> int:
         """Ask it to stop, with `group` as Ctrl-C at a terminal does; return its status."""
         if group:
             os.killpg(self.process.pid, number)
@@ -197,7 +197,7 @@ def _kind(process: Path) -> str:
 
 def end_processes_of(home: Path) -> None:
     """Kill whatever still lives of this home."""
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline = time.monotonic() + DEADLINE_S
     while (left := processes_of(home)) and time.monotonic() < deadline:
         for pid in itertools.chain.from_iterable(left.values()):
             with contextlib.suppress(ProcessLookupError):

@@ -19,6 +19,7 @@ from schema.versions import fetch_versions
 from tests.ingest.helpers import git
 from tests.processes import make_source, processes_of, steer
 from tests.rows import audit_of, opened, runs_of, store_rows
+from tests.waiting import wait_for
 
 KILLED = -signal.SIGKILL
 LEFT_OF_A_RUN = {"job.json", "result.json", "evaluation.json", "error.json", "child.log"}
@@ -85,10 +86,7 @@ def assert_recovered(home, database_url):
 
 
 def assert_nothing_lives(home):
-    deadline = time.monotonic() + 20
-    while (left := processes_of(home)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == {}
+    wait_for(lambda: not processes_of(home), "the end of every process")
 
 
 def kill_at(start, failpoint, *words, database_url, **settings):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-TIMEOUT_S = 150
+TIMEOUT_S = 400
 # The real thing but for its size: one layer, short sequences, a few dozen files.
 MICRO = {
     "threshold_rows": 15,

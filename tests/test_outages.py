@@ -21,6 +21,7 @@ from tests.ingest.helpers import SETTINGS, make_code
 from tests.processes import steer
 from tests.proxy import Proxy
 from tests.rows import audit_of, runs_of, store_rows
+from tests.waiting import DEADLINE_S
 
 # Long enough for every outage here.
 LEASE_S = 120
@@ -76,10 +77,10 @@ def test_a_signal_ends_every_service_that_waits_for_its_database(start, proxy, t
     for service in services.values():
         service.wait_for("database_away")
     ingest_url = services["ingest work"].wait_for("http_listening")["url"]
-    with urllib.request.urlopen(ingest_url + "health", timeout=10) as answer:
+    with urllib.request.urlopen(ingest_url + "health", timeout=DEADLINE_S) as answer:
         assert b'"degraded"' in answer.read()
     with pytest.raises(urllib.error.HTTPError, match="503"):
-        urllib.request.urlopen(ingest_url + "ready", timeout=10)
+        urllib.request.urlopen(ingest_url + "ready", timeout=DEADLINE_S)
 
     for number, service in enumerate(services.values()):
         service.process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 
 import pytest
 import sqlalchemy as sa
@@ -11,9 +10,8 @@ from daemon.job import STOPPED
 from daemon.paths import LinePaths
 from tests.processes import Service, make_source, processes_of, steer
 from tests.rows import opened, runs_of, store_rows
+from tests.waiting import wait_for
 
-# The promise for `tiny`.
-GONE_WITHIN_S = 10
 ADAPTER = "adapter_model.safetensors"
 
 
@@ -33,11 +31,8 @@ def weights(home):
 
 def stop(service, number, *, group):
     """Stop it; return its status, once nothing of its home lives any more."""
-    status = service.stop(number, group=group, timeout_s=GONE_WITHIN_S)
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while (left := processes_of(service.home)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert left == {}
+    status = service.stop(number, group=group)
+    wait_for(lambda: not processes_of(service.home), "the end of every process")
     return status
 
 
@@ -98,7 +93,7 @@ def test_a_stop_in_the_middle_of_a_publication_lets_it_end(start, database_url, 
         service.wait_until("version on disk", version.exists)
         service.process.send_signal(signal.SIGTERM)
 
-    assert service.wait_end(GONE_WITHIN_S) == 0
+    assert service.wait_end() == 0
     assert runs_of(database_url)[0].state == "promoted"
     assert (version / ".." / ".." / "current" / ADAPTER).exists()
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 import typing
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from schema.lines import fetch_line
 from schema.runs import claim_run, fetch_runs
 from tests.daemon.conclusions import conclude_with
 from tests.daemon.fake_child import BETTER, FakeChild, let_back_off_pass, loop_of
+from tests.waiting import wait_for
 
 REASONS = typing.get_args(Failure.model_fields["reason"].annotation)
 CAUSED_BY_DATA = ("nan", "loss_spike", "data", "exception")
@@ -203,20 +203,13 @@ def interrupt(ctx, monkeypatch, *events):
         tick(ctx)
 
 
-def wait_for_attempt(engine, expected):
-    deadline = time.monotonic() + 20
-    while (attempt := look(engine)[1].attempt) != expected and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return attempt
-
-
 @pytest.mark.parametrize(("events", "attempt"), [((), 2), ((CHECKPOINT,), 0)])
 def test_only_interruptions_without_a_new_checkpoint_count(in_training, engine, monkeypatch, events, attempt):
     interrupt(in_training, monkeypatch)
 
     interrupt(in_training, monkeypatch, *events)
 
-    assert wait_for_attempt(engine, attempt) == attempt
+    wait_for(lambda: look(engine)[1].attempt == attempt)
 
 
 def test_a_run_that_is_interrupted_too_often_without_progress_is_given_up(in_training, engine, monkeypatch):

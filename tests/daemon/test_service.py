@@ -29,6 +29,7 @@ from schema.stalls import cut_when_stopped
 from schema.versions import fetch_promotions, fetch_versions
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
 from tests.proxy import Proxy
+from tests.waiting import DEADLINE_S, wait_for
 
 BETTER = -0.05
 
@@ -44,6 +45,8 @@ def engine(proxy):
     """All that the daemon does goes through the proxy."""
     engine = create_engine(proxy.url, application_name="daemon")
     yield engine
+    # Whoever still looks at the database holds a connection, which would not be closed with the others.
+    wait_for(lambda: not any(thread.name == "look" for thread in threading.enumerate()), "the last look")
     engine.dispose()
 
 
@@ -167,10 +170,10 @@ def test_health_answers_from_memory_while_the_database_stalls(proxy, loop, ctx, 
     stalled.start()
     try:
         for page in ("health", "metrics", "status"):
-            with urllib.request.urlopen(server.url + page, timeout=10) as answer:
+            with urllib.request.urlopen(server.url + page, timeout=DEADLINE_S) as answer:
                 assert answer.status == 200
         with pytest.raises(urllib.error.HTTPError, match="503"):  # the first tick is not over
-            urllib.request.urlopen(server.url + "ready", timeout=10)
+            urllib.request.urlopen(server.url + "ready", timeout=DEADLINE_S)
         assert stalled.is_alive()
     finally:
         proxy.come_back()
@@ -197,7 +200,7 @@ def test_a_child_goes_on_and_obeys_a_stop_while_the_database_stalls(proxy, loop,
 
     supervisor = threading.Thread(target=supervise, daemon=True)
     supervisor.start()
-    supervisor.join(timeout=10)
+    supervisor.join(timeout=DEADLINE_S)
 
     assert orders == ["go_on", "go_on", "stop"]
     assert ctx.live.database_error == "no answer for 0 s"
@@ -250,7 +253,7 @@ def test_a_daemon_that_waits_for_a_stalled_database_can_be_stopped(proxy, loop, 
 
         ctx.stop.set()
 
-        stalled.join(timeout=30)
+        stalled.join(timeout=DEADLINE_S)
         assert not stalled.is_alive()
     assert ctx.live.database_error is not None
 
@@ -328,13 +331,6 @@ def clock():
 
 def count_jumps():
     return REGISTRY.get_sample_value("codelupe_clock_jumps_total")
-
-
-def wait_for(holds):
-    deadline = time.monotonic() + 30
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert holds()
 
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600, -3])

@@ -17,6 +17,7 @@ from schema.lines import fetch_line, request, set_paused
 from schema.runs import fetch_open_run, fetch_runs
 from schema.tables import TrainingRun
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
+from tests.waiting import wait_for
 
 BETTER = -0.05
 
@@ -200,7 +201,7 @@ def test_what_a_child_has_started_ends_with_it(tmp_path, monkeypatch):
     assert run_child("train", tmp_path, Caller("go_on"), stop_grace_s=60) == "done"
 
     state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-    assert not state.exists() or state.read_text().split(")")[1].split()[0] == "Z"
+    wait_for(lambda: not state.exists() or state.read_text().split(")")[1].split()[0] == "Z", "its end")
 
 
 @pytest.mark.parametrize("change", [{"a_setting_of_tomorrow": 1}, {"patience": None}])

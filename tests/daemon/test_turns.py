@@ -1,10 +1,9 @@
 """Two lines on one device: each new run lets the line go first that has been waiting."""
 
-import time
-
 import pytest
 
 from daemon.turns import take_device
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -57,8 +56,4 @@ def test_a_line_that_has_died_while_it_waited_blocks_nobody(make_context, settin
     give_back(first)
     assert take_device(first, new_run=True) is None
 
-    deadline = time.monotonic() + 20
-    while (lease := take_device(first, new_run=True)) is None and time.monotonic() < deadline:
-        pass
-
-    assert lease is not None
+    assert wait_for(lambda: take_device(first, new_run=True), "the dead one's turn to pass")

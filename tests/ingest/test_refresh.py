@@ -172,8 +172,8 @@ def test_a_running_worker_sees_a_change_of_a_folder_by_itself(
 
 
 def wait_for_rows(fetch: Fetch, sql: str, **values: object) -> None:
-    """Look until there are some; fail after 30 s."""
-    until = time.monotonic() + 30
+    """Look until there are some; fail after 180 s."""
+    until = time.monotonic() + 180
     while not fetch(sql, **values):
         assert time.monotonic() < until, sql
         time.sleep(0.02)

@@ -283,8 +283,8 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Look until it holds; fail after 20 s."""
-    until = time.monotonic() + 20
+    """Look until it holds; fail after 180 s."""
+    until = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)

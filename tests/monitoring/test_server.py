@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitoring import server as server_module
 from monitoring.server import ListenError, PortTaken, create_app, serve
+from tests.waiting import DEADLINE_S
 
 WELL = {"status": "ok", "reasons": [], "model_loaded": True, "last_trained_id": 9, "current_version": 3}
 TRAINING = {
@@ -39,7 +40,7 @@ def start():
         servers.append(server)
 
         def ask(path, method="GET", **headers):
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
             connection.request(method, path, headers=headers)
             response = connection.getresponse()
             body = response.read().decode()
@@ -209,7 +210,7 @@ def test_closing_ends_the_threads_and_frees_the_port_even_with_a_connection_held
     app = create_app(health=lambda: WELL, ready=lambda: (True, []), status=dict)
     before = set(threading.enumerate())
     server = serve(app, "127.0.0.1", 0)
-    held = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    held = http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE_S)
     held.request("GET", "/health")
     held.getresponse().read()
     server.close()
@@ -217,7 +218,7 @@ def test_closing_ends_the_threads_and_frees_the_port_even_with_a_connection_held
     held.close()
     # The last worker thread has said goodbye to its dispatcher and is about to end.
     for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=10)
+        thread.join(timeout=DEADLINE_S)
     assert set(threading.enumerate()) <= before
     serve(app, "127.0.0.1", server.port).close()
 

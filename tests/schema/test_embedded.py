@@ -8,8 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from schema.embedded import EmbeddedError, ServerInUse, ServerStatus, open_server, server_status, stop_server
 from schema.keeper_client import try_lock
 from schema.places import Places
+from tests.waiting import DEADLINE_S, wait_for
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
 FAST = {"fsync": "off"}
@@ -37,14 +37,7 @@ with open_server(Path(sys.argv[1]), purpose="other", options={"fsync": "off"}, g
 def home(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "home"
     yield path
-    wait_until(lambda: not Places(path).sockets.exists())
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < deadline, "it did not happen within 30 s"
-        time.sleep(0.01)
+    wait_for(lambda: not Places(path).sockets.exists())
 
 
 def is_gone(pid: int | None) -> bool:
@@ -90,7 +83,7 @@ def test_it_starts_serves_and_leaves_nothing_behind(home: Path) -> None:
                 " current_setting('listen_addresses'), current_setting('server_encoding')"
             ).fetchone()
         assert stat.S_IMODE(Places(home).sockets.stat().st_mode) == 0o700
-    wait_until(lambda: is_gone(status.keeper_pid) and is_gone(status.postgres_pid))
+    wait_for(lambda: is_gone(status.keeper_pid) and is_gone(status.postgres_pid))
     assert row == ("codelupe", "codelupe", "on", "", "UTF8")
     assert (status.is_ready, status.pinned, status.url) == (True, False, server.url)
     assert status.data_bytes > 1_000_000
@@ -105,7 +98,7 @@ def test_another_process_joins_and_is_dropped_when_killed(home: Path) -> None:
         with pytest.raises(ServerInUse, match=rf"2 client\(s\): {os.getpid()} \(test\), {other.pid} \(other\)"):
             stop_server(home)
         other.kill()
-        wait_until(lambda: [client.pid for client in status_of(home).clients] == [os.getpid()])
+        wait_for(lambda: [client.pid for client in status_of(home).clients] == [os.getpid()])
         assert server.is_alive()
 
 
@@ -114,7 +107,7 @@ def test_the_server_outlives_the_one_that_started_it(home: Path) -> None:
         url = json.loads(other.stdout.readline())["url"]
         server = open_server(home, grace_s=0.0)
         other.kill()
-        wait_until(lambda: len(status_of(home).clients) == 1)
+        wait_for(lambda: len(status_of(home).clients) == 1)
         save_rows(url)
         assert count_rows(server.url) == 200
         server.close()
@@ -125,7 +118,7 @@ def test_a_killed_keeper_takes_postgres_with_it_and_no_committed_row_is_lost(hom
         before = status_of(home)
         save_rows(server.url)
         os.kill(before.keeper_pid, signal.SIGKILL)
-        wait_until(lambda: is_gone(before.postgres_pid))
+        wait_for(lambda: is_gone(before.postgres_pid))
         assert not server.is_alive()
         assert server_status(home) is None
         with open_server(home, grace_s=0.0) as again:
@@ -141,7 +134,7 @@ def test_a_killed_postgres_is_started_again_by_the_keeper(home: Path) -> None:
         for _ in range(2):
             killed = status_of(home).postgres_pid
             os.kill(killed, signal.SIGKILL)
-            wait_until(lambda killed=killed: is_gone(killed))
+            wait_for(lambda killed=killed: is_gone(killed))
             with open_server(home):  # waits until it takes connections again
                 assert count_rows(server.url) == 200
                 assert status_of(home).postgres_pid != killed
@@ -150,13 +143,13 @@ def test_a_killed_postgres_is_started_again_by_the_keeper(home: Path) -> None:
 
 def test_a_pinned_server_stays_until_it_is_stopped(home: Path) -> None:
     open_server(home, options=FAST, grace_s=0.0, pinned=True).close()
-    wait_until(lambda: status_of(home).clients == ())
+    wait_for(lambda: status_of(home).clients == ())
     before = status_of(home)
     assert before.pinned
     with open_server(home), pytest.raises(ServerInUse):
         stop_server(home)
     open_server(home, pinned=True).close()
-    wait_until(lambda: status_of(home).clients == ())
+    wait_for(lambda: status_of(home).clients == ())
     assert stop_server(home)
     assert is_gone(before.postgres_pid)
     assert not stop_server(home)
@@ -188,14 +181,14 @@ while server_status(home):
 print("stopped while the child lives")
 os.close(writer)
 """
-    done = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script, str(home)], capture_output=True, text=True, timeout=DEADLINE_S)
     assert done.stdout.splitlines() == ["1 True", "stopped while the child lives"], done.stderr
 
 
 def test_what_killed_ones_left_is_cleared_away(home: Path) -> None:
     open_server(home, options=FAST, grace_s=0.0).close()
     places = Places(home)
-    wait_until(lambda: not places.sockets.exists())
+    wait_for(lambda: not places.sockets.exists())
     places.sockets.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(places.keeper_socket))
@@ -214,7 +207,7 @@ def test_a_private_home_with_a_long_and_odd_name_is_no_obstacle(tmp_path: Path) 
     (tmp_path / "private").chmod(0o700)
     with open_server(home, options=FAST, grace_s=0.0) as server, connect(server.url) as conn:
         assert conn.execute("SELECT 1").fetchone() == (1,)
-    wait_until(lambda: not Places(home).sockets.exists())
+    wait_for(lambda: not Places(home).sockets.exists())
     assert stat.S_IMODE((tmp_path / "private").stat().st_mode) == 0o700
 
 
@@ -262,7 +255,9 @@ def test_a_socket_folder_of_others_is_refused(home: Path) -> None:
 
 def test_a_disk_that_fills_up_during_the_first_start_leaves_no_half_cluster(home: Path) -> None:
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n{CLIENT}"
-    done = subprocess.run([sys.executable, "-c", limited, str(home)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", limited, str(home)], capture_output=True, text=True, timeout=DEADLINE_S
+    )
     assert "EmbeddedError" in done.stderr
     assert str(home / "postgres") in done.stderr
     assert [path.name for path in (home / "postgres").iterdir()] == ["keeper.lock"]
@@ -277,7 +272,7 @@ def test_debians_postgres_15_works_too(home: Path) -> None:
         save_rows(server.url)
         assert status.version.startswith("15.")
         os.kill(status.keeper_pid, signal.SIGKILL)
-        wait_until(lambda: is_gone(status.postgres_pid))
+        wait_for(lambda: is_gone(status.postgres_pid))
         with open_server(home, postgres_bin=DEBIAN_15, grace_s=0.0) as again:
             assert count_rows(again.url) == 200
 
@@ -298,6 +293,6 @@ def test_root_where_user_namespaces_are_forbidden_is_told_what_to_do(home: Path)
         CLIENT,
         str(home),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert "EmbeddedError: PostgreSQL does not run as root" in done.stderr
     assert "set CODELUPE_DATABASE_URL" in done.stderr

@@ -1,6 +1,5 @@
 """What a run is about to train on is never held out (I6), whatever else happens at that moment."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +11,7 @@ from schema.near_duplicates import MAX_CANDIDATES, NearRule
 from schema.runs import advance_run
 from sourcecode.near_duplicates import make_bands, similarity
 from tests.builders import claim_source, hold_line, make_file, open_run
+from tests.waiting import wait_for
 
 RULE = NearRule(threshold=0.7, similarity=similarity)
 WORDS = [f"word_{place}" for place in range(300)]
@@ -56,9 +56,7 @@ def test_a_file_that_leaves_while_a_run_claims_it_is_still_compared_with_held_ou
         with engine.begin() as claimer:
             assert open_run(claimer, line.id, hold_line(claimer)) is not None
             leaving = others.submit(leave)
-            until = time.monotonic() + 30
-            while not is_waiting(engine):
-                assert time.monotonic() < until, "the file that leaves waits for the claim"
+            wait_for(lambda: is_waiting(engine), "the file that leaves, waiting for the claim,")
         leaving.result()
     with engine.begin() as conn:
         assert save(conn, claim, make("b.py", changed=7, split="test")).num_excluded == {"near_trained": 1}
