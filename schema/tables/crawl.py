@@ -69,4 +69,28 @@ class CrawlPage(Base):
     next_url: Mapped[str | None]
     total: Mapped[int]
     num_items: Mapped[int]
+    judged_by: Mapped[str] = mapped_column(server_default="")  # digest of the rules: other rules read it in full
     seen_at: Mapped[dt.datetime] = mapped_column(server_default=now())
+
+
+class CrawlLimit(Base):
+    """When one token may ask one resource again, for every process that has that token; times are the crawler's."""
+
+    __tablename__ = "crawl_limits"
+    token_id: Mapped[str] = mapped_column(primary_key=True)  # stands for the token; not the token
+    resource: Mapped[str] = mapped_column(primary_key=True)  # search | core
+    remaining: Mapped[int | None]  # requests left until resets_at, the one on its way not among them
+    resets_at: Mapped[dt.datetime | None]
+    closed_until: Mapped[dt.datetime | None]  # a refusal asked for this pause
+    paced_until: Mapped[dt.datetime | None]  # so that the requests left are spread over the window
+    asking_until: Mapped[dt.datetime | None]  # a request is on its way; of one whose process died nobody saw the answer
+
+
+class CrawlOwner(Base):
+    """When an account was made, as GitHub said once; accounts are numbered in that order."""
+
+    __tablename__ = "crawl_owners"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    login: Mapped[str]
+    created_at: Mapped[dt.datetime]
+    checked_at: Mapped[dt.datetime] = mapped_column(server_default=now())
