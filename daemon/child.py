@@ -10,6 +10,7 @@ from daemon.context import Led
 from daemon.job import Event
 from daemon.supervise import Order
 from schema.database import describe_outage, is_outage
+from schema.jobs import is_cancel_requested
 from schema.leases import HeldLease
 from schema.lines import fetch_line
 from schema.runs import Run, advance_run
@@ -72,6 +73,7 @@ class Supervised:
                 if has_progressed:
                     advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
                 line = fetch_line(conn, ctx.settings.line)
+                is_cancelled = is_cancel_requested(conn, self.run.id)
         except Exception as error:  # noqa: BLE001 -- the thread's edge: `obey` raises it
             # A look that waited too long for a lock, or for its answer, is not worth the training either.
             if is_outage(error) or isinstance(error, OperationalError):
@@ -83,4 +85,4 @@ class Supervised:
             self._has_progressed = False
         ctx.live.database_back()
         if line is not None:
-            self._asked_to_stop = line.paused or line.request == "cancel"
+            self._asked_to_stop = line.paused or is_cancelled

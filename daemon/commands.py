@@ -15,6 +15,7 @@ from daemon.device import detect_device
 from daemon.files import write_json
 from daemon.job import Event
 from daemon.paths import LinePaths
+from daemon.promotion import find_actor
 from daemon.reports import find_version, open_line_of
 from daemon.supervise import Order, read_failure, run_child
 from monitoring.logs import setup_logging
@@ -22,7 +23,8 @@ from monitoring.progress import Progress
 from monitoring.stopping import stop_on_signals, until_stopped
 from schema.commands import connect_engine, open_engine
 from schema.decisions import record_decision
-from schema.lines import request, set_paused
+from schema.jobs import add_job, cancel_all
+from schema.lines import set_paused
 from schema.runs import fetch_open_run
 from schema.stalls import cut_when_stopped
 from schema.suspects import PROBE, count_quarantined, release_quarantined
@@ -92,12 +94,9 @@ def train() -> None:
     """Manual control: train now, pause, resume, cancel."""
 
 
-def _control(settings: Settings, said: str, *, what: str | None = None, paused: bool | None = None) -> None:
+def _set_paused(settings: Settings, paused: bool, said: str) -> None:
     with open_line_of(settings) as (conn, line):
-        if paused is None:
-            request(conn, line.id, what)
-        else:
-            set_paused(conn, line.id, paused)
+        set_paused(conn, line.id, paused)
         conn.commit()
     click.echo(said)
 
@@ -106,28 +105,39 @@ def _control(settings: Settings, said: str, *, what: str | None = None, paused: 
 @click.pass_obj
 def now(settings: Settings) -> None:
     """Train at the next tick, however few new rows there are."""
-    _control(settings, "asked for: the next tick trains on what is pending", what="train")
+    with open_line_of(settings) as (conn, line):
+        job = add_job(conn, line.id, forced=True, asked_by=find_actor())
+        conn.commit()
+    click.echo(f"asked for: the next tick trains on what is pending (job {job.id})")
 
 
 @train.command()
 @click.pass_obj
 def pause(settings: Settings) -> None:
     """Stop after a checkpoint and start no run until `resume`."""
-    _control(settings, "paused: a run that is open keeps its checkpoint", paused=True)
+    _set_paused(settings, True, "paused: a run that is open keeps its checkpoint")
 
 
 @train.command()
 @click.pass_obj
 def resume(settings: Settings) -> None:
     """Go on after `pause`."""
-    _control(settings, "resumed", paused=False)
+    _set_paused(settings, False, "resumed")
 
 
 @train.command()
 @click.pass_obj
 def cancel(settings: Settings) -> None:
-    """End the open run and give its rows back."""
-    _control(settings, "asked for: the open run ends and its rows are released", what="cancel")
+    """End the open run and give its rows back; and whatever asks for the next one."""
+    with open_line_of(settings) as (conn, line):
+        run, num_jobs = cancel_all(conn, line.id)
+        conn.commit()
+    if run is None and not num_jobs:
+        raise click.ClickException("there is nothing to cancel: no run is open, and none was asked for")
+    if run is not None:
+        click.echo(f"asked for: run {run.number} ends and its rows are released")
+    if num_jobs:
+        click.echo(f"{num_jobs} jobs that waited for a run are cancelled")
 
 
 @train.command()

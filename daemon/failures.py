@@ -9,7 +9,7 @@ from daemon.context import Led
 from daemon.job import Failure
 from schema import failpoints, suspects
 from schema.decisions import record_decision
-from schema.lines import back_off, fetch_line, request
+from schema.lines import back_off, fetch_line
 from schema.runs import Run, advance_run, count_members, release_run
 
 log = logging.getLogger(__name__)
@@ -33,8 +33,6 @@ def fail_run(led: Led, run: Run, failure: Failure, reason: str | None = None) ->
         )
         found = _search(conn, failed, ctx.settings.bisect_after)
         delay_s = _put_off(conn, led, searching=bool(found))
-        if reason == "cancelled":
-            request(conn, led.line_id, None)
         inputs = {"run": run.number, "message": kept["message"], "retry_in_s": delay_s, **found}
         record_decision(conn, led.line_id, verdict="failed", reason=kept["reason"], inputs=inputs)
     failpoints.hit("run.after_release")

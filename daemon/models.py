@@ -1,9 +1,7 @@
 """`codelupe models`: versions, their lineage and evaluations, and the operator's promotion and roll-back."""
 
 import difflib
-import getpass
 import json
-import os
 from typing import Any
 
 import click
@@ -11,14 +9,13 @@ from sqlalchemy import Connection
 
 from daemon.config import Settings
 from daemon.paths import LinePaths
-from daemon.publish import DamagedVersion, point_current, verify_folder
+from daemon.promotion import CurrentAlready, Overtaken, Verdict, find_actor, make_current
+from daemon.publish import DamagedVersion, verify_folder
 from daemon.reports import as_json, describe_run, find_version, open_line_of, print_fields, print_json, print_table
 from schema.commands import open_engine
-from schema.decisions import record_decision
 from schema.evaluations import fetch_evaluations
-from schema.lines import fetch_line
 from schema.runs import fetch_run
-from schema.versions import fetch_promotions, fetch_version, fetch_versions, promote
+from schema.versions import fetch_promotions, fetch_version, fetch_versions
 
 _reason = click.option("--reason", required=True, help="Why; it is recorded.")
 
@@ -93,39 +90,18 @@ def rollback_model(settings: Settings, version: int, reason: str) -> None:
     _make_current(settings, version, reason, "rolled_back")
 
 
-def _make_current(settings: Settings, version: int, reason: str, verdict: str) -> None:
+def _make_current(settings: Settings, version: int, reason: str, verdict: Verdict) -> None:
     paths = LinePaths(settings.home, settings.daemon.line)
     with open_line_of(settings) as (conn, line):
-        row = find_version(conn, line, str(version))
-        previous = line.current_version
-    if version == previous:
-        raise click.ClickException(f"version {version} is current already")
+        find_version(conn, line, str(version))  # its error says what there is
     try:
-        verify_folder(paths.version(version), row["manifest_digest"])
-    except DamagedVersion as error:
+        with open_engine(settings) as engine:
+            previous = make_current(engine, paths, line, version, verdict=verdict, actor=find_actor(), reason=reason)
+    except (CurrentAlready, DamagedVersion) as error:
         raise click.ClickException(str(error)) from error
-    actor = _find_actor()
-    with open_engine(settings) as engine:
-        with engine.begin() as conn:
-            done = promote(conn, line_id=line.id, version=version, expected=previous, actor=actor, reason=reason)
-            if done:
-                inputs = {"version": version, "previous": previous, "actor": actor, "why": reason}
-                record_decision(conn, line.id, verdict=verdict, reason="operator", inputs=inputs)
-        with engine.connect() as conn:
-            now = fetch_line(conn, line.name)
-    if not done:
-        raise click.ClickException(
-            f"version {previous} was replaced meanwhile: look at `codelupe models list` and try again"
-        )
-    point_current(paths, now.current_version if now else version)
+    except Overtaken as error:
+        raise click.ClickException(f"{error}: see `codelupe models list`") from error
     click.echo(f"version {version} is current; it was {previous}")
-
-
-def _find_actor() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"
 
 
 def _describe(conn: Connection, settings: Settings, version: dict[str, Any]) -> dict[str, Any]:

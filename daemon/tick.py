@@ -15,8 +15,9 @@ from daemon.rounds import advance, cancel, sweep_jobs, wait
 from schema import failpoints
 from schema.database import fetch_now
 from schema.decisions import record_decision
+from schema.jobs import answer_jobs, is_run_requested
 from schema.leases import check_fence
-from schema.lines import Line, back_off_left_s, fetch_line, request
+from schema.lines import Line, back_off_left_s, fetch_line
 from schema.repositories import is_drained
 from schema.runs import (
     Limits,
@@ -51,10 +52,11 @@ def tick(ctx: Context) -> bool:
         _recall_failure(led)
     _see_end(led, run)
     reconcile(led)
-    if line.request == "cancel":
-        return _cancel(led, run)
     if run is None:
         return _start_run(led, line)
+    if run.cancel_requested_at is not None:
+        cancel(led, run)
+        return True
     if line.paused:
         wait(led, "paused", {"run": run.number})
         return False
@@ -92,17 +94,6 @@ def _stand_by(ctx: Context, line: Line) -> bool:
     return False
 
 
-def _cancel(led: Led, run: Run | None) -> bool:
-    """End the open run as the operator asked; without one there is nothing to cancel."""
-    if run is not None:
-        cancel(led, run)
-        return True
-    with led.ctx.engine.begin() as conn:
-        request(conn, led.line_id, None)
-    log.warning("asked to cancel, but no run is open", extra={"event": "nothing_to_cancel"})
-    return True
-
-
 def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:
     """Return which rows are eligible: the one predicate that count and claim share."""
     return Limits(
@@ -118,7 +109,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
     needs_base = settings.makes_base and line.tokenizer_digest is None
     facts = Facts(
         paused=line.paused,
-        requested=line.request == "train",
+        requested=is_run_requested(conn, line.id),
         needs_base=needs_base,
         num_fresh=0,
         threshold=settings.threshold_rows,
@@ -180,6 +171,7 @@ def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run 
         )
         if run is None and probe:
             skip_probe(conn, line.id)
-        if run is not None and line.request == "train":
-            request(conn, line.id, None)
+        # What was asked for is an adapter: neither its base nor the search for a row at fault answers it.
+        if run is not None and run.kind == "adapter" and not probe:
+            answer_jobs(conn, run)
     return run

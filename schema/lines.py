@@ -1,4 +1,4 @@
-"""Lines: opening one back-fills its queue; what the operator asked of it; its back-off."""
+"""Lines: opening one back-fills its queue; whether it is paused; its back-off."""
 
 import datetime as dt
 from dataclasses import dataclass, fields, replace
@@ -9,7 +9,6 @@ from schema import tables
 from schema.backlog import enqueue_files, lock_ingest
 from schema.caps import cap_line
 
-REQUESTS = ("train", "cancel")
 LONGEST_BACK_OFF_S = 86_400
 
 
@@ -28,7 +27,6 @@ class Line:
     tokenizer_digest: str | None
     current_version: int | None
     paused: bool
-    request: str | None
     not_before: dt.datetime
     num_failures: int
     max_owner_rows: int
@@ -69,6 +67,11 @@ def fetch_line(conn: sa.Connection, name: str) -> Line | None:
     return Line(*row) if row else None
 
 
+def fetch_lines(conn: sa.Connection) -> list[Line]:
+    """Fetch every line, by their names."""
+    return [Line(*row) for row in conn.execute(sa.select(*_COLUMNS).order_by(tables.Line.name))]
+
+
 def back_off_left_s(line: Line, now: dt.datetime) -> float:
     """Return for how long the line must not start a run yet, seconds; `now` is the database's.
 
@@ -81,14 +84,6 @@ def back_off_left_s(line: Line, now: dt.datetime) -> float:
 def set_tokenizer(conn: sa.Connection, line_id: int, digest: str, base_revision: str | None) -> None:
     """Record the tokenizer and the revision of the base that the line trains with."""
     conn.execute(_one(line_id).values(tokenizer_digest=digest, base_revision=base_revision))
-
-
-def request(conn: sa.Connection, line_id: int, what: str | None) -> None:
-    """Leave a request for the line's next tick, or clear it; `what` is one of REQUESTS."""
-    if what is not None and what not in REQUESTS:
-        msg = f"a line can be asked to {' or '.join(REQUESTS)}, not {what!r}"
-        raise ValueError(msg)
-    conn.execute(_one(line_id).values(request=what))
 
 
 def set_paused(conn: sa.Connection, line_id: int, paused: bool) -> None:

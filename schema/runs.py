@@ -63,6 +63,7 @@ class Run:
     members_digest: str
     artifact_digest: str | None
     attempt: int
+    cancel_requested_at: dt.datetime | None
     reason: str | None
     figures: dict[str, Any]
     created_at: dt.datetime

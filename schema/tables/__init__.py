@@ -7,6 +7,7 @@ repository is data: nothing here is ever formatted into SQL.
 from schema.tables.base import CLOSED_STATES, CONSUMING_ROLES, OPEN_STATES, ROLES, SPLITS, Base
 from schema.tables.crawl import CrawlPage, CrawlPass, CrawlWindow
 from schema.tables.files import NearDupBand, ProcessedFile, RefusedFile
+from schema.tables.jobs import ApiCall, Job
 from schema.tables.lines import Decision, Line, Promotion, QueueItem, Version
 from schema.tables.runs import Evaluation, RunItem, TrainingRun
 from schema.tables.sources import OptOut, Repository
@@ -18,6 +19,7 @@ __all__ = [
     "OPEN_STATES",
     "ROLES",
     "SPLITS",
+    "ApiCall",
     "Base",
     "Chore",
     "CrawlPage",
@@ -25,6 +27,7 @@ __all__ = [
     "CrawlWindow",
     "Decision",
     "Evaluation",
+    "Job",
     "Lease",
     "Line",
     "NearDupBand",

@@ -20,7 +20,6 @@ class Line(Base):
     tokenizer_digest: Mapped[str | None]
     current_version: Mapped[int | None]  # versions.number; changed by compare-and-swap alone
     paused: Mapped[bool] = mapped_column(server_default=sa.false())
-    request: Mapped[str | None]  # train | cancel: what the operator asked for, taken by the next tick
     not_before: Mapped[dt.datetime] = mapped_column(server_default=now())  # back-off after a failed run
     num_failures: Mapped[int] = mapped_column(server_default="0")  # in a row
     max_owner_rows: Mapped[int] = mapped_column(server_default="99")  # items of one owner that it consumes

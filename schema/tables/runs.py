@@ -27,6 +27,7 @@ class TrainingRun(Base):
     members_digest: Mapped[str]
     artifact_digest: Mapped[str | None]
     attempt: Mapped[int] = mapped_column(server_default="0")
+    cancel_requested_at: Mapped[dt.datetime | None]  # taken by the next tick, or by its child's next look
     reason: Mapped[str | None]
     # rows, tokens, seconds, tokens_per_s, steps, bits_per_byte…: what `codelupe runs show` prints
     figures: Mapped[dict[str, Any]] = mapped_column(server_default="{}")

@@ -13,7 +13,8 @@ from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
 from schema.audit import audit
 from schema.decisions import fetch_decisions
-from schema.lines import fetch_line, request, set_paused
+from schema.jobs import add_job, cancel_all, fetch_job
+from schema.lines import fetch_line, set_paused
 from schema.runs import fetch_open_run, fetch_runs
 from schema.tables import TrainingRun
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
@@ -54,26 +55,40 @@ def test_a_run_is_cancelled_in_any_state_and_its_rows_go_back(ctx, engine, rows)
     rows()
     assert tick(ctx)
     with engine.begin() as conn:
-        request(conn, line_of(engine).id, "cancel")
+        cancel_all(conn, line_of(engine).id)
 
     tick(ctx)
 
     run = last_run(engine)
     assert (run.state, run.reason) == ("failed", "cancelled")
-    assert line_of(engine).request is None
     with engine.connect() as conn:
         assert audit(conn).by_state["pending"] == 40
 
 
-def test_a_cancel_that_comes_too_late_does_not_hit_the_next_run(ctx, engine, rows):
+def test_a_cancel_without_a_run_does_not_hit_the_next_one(ctx, engine, rows):
     with engine.begin() as conn:
-        request(conn, line_of(engine).id, "cancel")
-    assert tick(ctx)
+        assert cancel_all(conn, line_of(engine).id) == (None, 0)
     rows()
 
     assert tick(ctx)
+    assert tick(ctx)
 
-    assert last_run(engine).state == "claimed"
+    assert last_run(engine).state == "training"
+
+
+def test_what_is_asked_for_right_after_a_cancel_is_the_next_run(ctx, engine, rows):
+    rows()
+    assert tick(ctx)
+    with engine.begin() as conn:
+        cancelled, _ = cancel_all(conn, line_of(engine).id)
+        job = add_job(conn, line_of(engine).id, forced=True, asked_by="tests")
+
+    assert tick(ctx)
+    assert tick(ctx)
+
+    assert (cancelled.number, last_run(engine).number) == (1, 2)
+    with engine.connect() as conn:
+        assert fetch_job(conn, line_of(engine).id, job.id).run == 2
 
 
 def test_waiting_for_a_busy_device_costs_the_run_nothing(ctx, engine, rows):

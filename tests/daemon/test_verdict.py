@@ -9,7 +9,8 @@ from daemon.tick import tick
 from schema import failpoints
 from schema.audit import audit
 from schema.evaluations import fetch_evaluations
-from schema.lines import fetch_line, request
+from schema.jobs import add_job, fetch_job
+from schema.lines import fetch_line
 from schema.runs import fetch_run, fetch_runs
 from schema.versions import fetch_promotions, fetch_versions, promote
 from tests.daemon.conclusions import conclude_with
@@ -163,14 +164,15 @@ def test_a_request_trains_on_fewer_rows_than_the_threshold_once(make_context, se
     assert not tick(ctx)
 
     with engine.begin() as conn:
-        request(conn, fetch_line(conn, "micro").id, "train")
+        job = add_job(conn, fetch_line(conn, "micro").id, forced=True, asked_by="tests")
     assert tick(ctx)
 
     with engine.connect() as conn:
         line = fetch_line(conn, "micro")
         run = fetch_run(conn, line_id=line.id, number=1)
+        answered = fetch_job(conn, line.id, job.id)
     assert run is not None
-    assert line.request is None
+    assert (answered.state, answered.run) == ("running", 1)
 
 
 def test_a_second_daemon_waits_and_says_so(ctx, make_context, settings):

@@ -8,8 +8,10 @@ from schema.audit import audit
 from schema.bands import fetch_unindexed, save_bands
 from schema.database import _config, check_revision, create_engine, upgrade
 from schema.files import save_files
+from schema.jobs import fetch_jobs
 from schema.lines import open_line
 from schema.near_duplicates import NearRule
+from schema.runs import fetch_open_run
 from sourcecode.near_duplicates import make_bands, similarity
 from tests.builders import claim_source, hold_line, make_file, open_run
 
@@ -82,6 +84,7 @@ def read(engine, names):
 def test_everything_is_there_accounted_for_and_goes_on(filled):
     inspector = sa.inspect(filled)
     names = {table: [f'"{column["name"]}"' for column in inspector.get_columns(table)] for table in _FILLED}
+    names["lines"].remove('"request"')  # a job since then, or the wish to cancel one run
     before = read(filled, names)
     upgrade(filled)
     check_revision(filled)
@@ -100,3 +103,19 @@ def test_everything_is_there_accounted_for_and_goes_on(filled):
         assert save_files(conn, claim_source(conn), [near, make_file()], near=_RULE).num_excluded == {"near_trained": 1}
         assert open_run(conn, 1, hold_line(conn)) is not None
         assert audit(conn).rows_unaccounted == 0
+
+
+@pytest.mark.parametrize(("wish", "jobs", "is_cancelled"), [("train", ["queued"], False), ("cancel", [], True)])
+def test_what_a_line_was_asked_for_is_not_forgotten(wish, jobs, is_cancelled, filled):
+    with filled.begin() as conn:
+        conn.execute(sa.text("UPDATE lines SET request = :wish"), {"wish": wish})
+        conn.execute(
+            sa.text(
+                "INSERT INTO training_runs (uuid, line_id, number, kind, state, fence, config, members_digest) "
+                "VALUES ('open', 1, 2, 'adapter', 'training', 1, '{}', 'digest')"
+            )
+        )
+    upgrade(filled)
+    with filled.connect() as conn:
+        assert [job.state for job in fetch_jobs(conn, 1, limit=9)] == jobs
+        assert (fetch_open_run(conn, 1).cancel_requested_at is not None) == is_cancelled

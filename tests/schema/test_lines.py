@@ -9,7 +9,6 @@ from schema.lines import (
     back_off,
     fetch_line,
     open_line,
-    request,
     set_paused,
     set_tokenizer,
 )
@@ -62,21 +61,13 @@ def test_a_line_opened_while_a_worker_saves_misses_no_file(engine):
     assert (report.rows_unaccounted, report.by_state["pending"]) == (0, 2)
 
 
-def test_requests_pauses_and_the_tokenizer_are_remembered(conn):
+def test_pauses_and_the_tokenizer_are_remembered(conn):
     line = open_line(conn, name="qwen", base_model="base")
-    request(conn, line.id, "train")
     set_paused(conn, line.id, True)
     set_tokenizer(conn, line.id, "digest", "revision")
     changed = fetch_line(conn, "qwen")
-    assert (changed.request, changed.paused) == ("train", True)
+    assert changed.paused
     assert (changed.tokenizer_digest, changed.base_revision) == ("digest", "revision")
-    request(conn, line.id, None)
-    assert fetch_line(conn, "qwen").request is None
-
-
-def test_an_unknown_request_is_refused(conn):
-    with pytest.raises(ValueError, match="train or cancel, not 'dance'"):
-        request(conn, open_line(conn, name="qwen", base_model="base").id, "dance")
 
 
 def test_failures_in_a_row_are_counted_until_all_is_well(conn):
