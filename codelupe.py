@@ -186,7 +186,7 @@ class _LazyGroup(click.Group):
         "audit": ("schema.commands", "Prove that every row is accounted for."),
         "complete": ("daemon.commands", "Let a version continue a file, or fill a hole in it."),
         "daemon": ("daemon.commands", "The long-running daemon, and single ticks of it."),
-        "db": ("schema.commands", "The embedded database, and the migrations."),
+        "db": ("daemon.backups", "The embedded database, the migrations, backup and restore."),
         "ingest": ("ingest.commands", "Fill the tables with source code."),
         "models": ("daemon.models", "Versions: list, show, compare, promote, roll back."),
         "plan": ("daemon.forecast", "Forecast the next run: rows, steps, memory, hours."),

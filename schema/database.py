@@ -99,13 +99,18 @@ def upgrade(engine: sa.Engine) -> list[str]:
         conn.execute(sa.text("SET LOCAL statement_timeout = 0"))
         conn.execute(sa.text("SET LOCAL lock_timeout = 0"))
         conn.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-        before = _fetch_revision(conn)
-        _refuse_newer(before)
-        applied = [script.revision for script in _scripts().iterate_revisions("head", before or "base")]
-        if applied:
-            from alembic import command
+        _refuse_newer(fetch_revision(conn))
+        return migrate(conn, "head")
 
-            command.upgrade(_config(conn), "head")
+
+def migrate(conn: sa.Connection, revision: str) -> list[str]:
+    """Bring the tables to a revision, in the transaction that is open; return the revisions applied, oldest first."""
+    before = fetch_revision(conn)
+    applied = [script.revision for script in _scripts().iterate_revisions(revision, before or "base")]
+    if applied:
+        from alembic import command
+
+        command.upgrade(_config(conn), revision)
     return applied[::-1]
 
 
@@ -116,7 +121,7 @@ def check_revision(engine: sa.Engine) -> None:
         RevisionMismatch: it says which and what to do.
     """
     with engine.connect() as conn:
-        found = _fetch_revision(conn)
+        found = fetch_revision(conn)
     _refuse_newer(found)
     if found != (head := _scripts().get_current_head()):
         msg = f"the database is at revision {found or 'none'}, this code needs {head}: run `codelupe db upgrade`"
@@ -222,14 +227,19 @@ def fetch_now(conn: sa.Connection) -> dt.datetime:
     return now
 
 
+def is_known_revision(revision: str) -> bool:
+    """Say whether this code has a migration to a revision."""
+    return revision in {script.revision for script in _scripts().walk_revisions()}
+
+
 def _refuse_newer(revision: str | None) -> None:
-    known = {script.revision for script in _scripts().walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision is not None and not is_known_revision(revision):
         msg = f"the database is at revision {revision}, newer than this code knows: install the newer codelupe"
         raise RevisionMismatch(msg)
 
 
-def _fetch_revision(conn: sa.Connection) -> str | None:
+def fetch_revision(conn: sa.Connection) -> str | None:
+    """Fetch the revision of the database's tables, None where there are none of ours."""
     from alembic.migration import MigrationContext
 
     return MigrationContext.configure(conn).get_current_revision()
