@@ -1,7 +1,9 @@
 """A backup holds one moment of every table; a restore brings all of it back, or changes nothing."""
 
+import hashlib
 import json
 import re
+import shutil
 import zipfile
 from types import SimpleNamespace
 
@@ -17,7 +19,7 @@ from schema.backup import make_backup
 from schema.backup_file import BackupError, DamagedBackup, open_backup
 from schema.backup_restore import NotEmpty, restore_backup
 from schema.config import DatabaseSettings
-from schema.database import check_revision, create_engine, upgrade
+from schema.database import check_revision, create_engine
 from schema.lines import open_line
 from schema.opt_outs import add_opt_outs, fetch_opt_outs
 from schema.tables import Base
@@ -94,36 +96,59 @@ def another(empty_database):
         engine.dispose()
 
 
-@pytest.fixture
-def backup(engine, tmp_path):
-    """A backup of a database with rows in every table."""
+@pytest.fixture(scope="module")
+def source(empty_database, migrated_template):
+    """An engine on a database with rows in every table."""
+    engine = create_engine(empty_database(migrated_template), application_name="tests")
     fill(engine)
-    return make_backup(engine, tmp_path / "backup.zip", show=ignore)
+    yield engine
+    engine.dispose()
 
 
-def test_every_row_of_every_table_comes_back_and_numbers_go_on(backup, engine, another):
+@pytest.fixture(scope="module")
+def made(source, tmp_path_factory):
+    """A backup of it."""
+    return make_backup(source, tmp_path_factory.mktemp("backups") / "backup.zip", show=ignore)
+
+
+@pytest.fixture
+def file(made, tmp_path):
+    """A copy of the backup."""
+    return shutil.copy(made.file, tmp_path / "backup.zip")
+
+
+@pytest.fixture
+def occupied(engine):
+    """An engine on a database that somebody uses."""
+    with engine.begin() as conn:
+        add_repository(conn, "/of/somebody/else")
+    return engine
+
+
+def test_every_row_of_every_table_comes_back_and_numbers_go_on(file, source, another):
     target = another()
 
-    restored = restore_backup(target, backup.file, replace=False, show=ignore)
+    restored = restore_backup(target, file, replace=False, show=ignore)
 
-    rows = read(engine)
+    rows = read(source)
     assert [name for name, found in rows.items() if not found] == []
     assert read(target) == rows
     assert (restored.applied, restored.report.rows_unaccounted) == ([], 0)
     check_revision(target)
-    with engine.begin() as old, target.begin() as new:
-        assert add_repository(new) == add_repository(old)
+    with source.connect() as old, target.begin() as new:
         assert audit(new) == audit(old)
+        highest = old.execute(sa.text("SELECT max(id) FROM repositories")).scalar_one()
+        assert add_repository(new) > highest
 
 
-def test_its_manifest_says_what_is_in_it(backup, engine):
-    with engine.connect() as conn:
-        assert {table.name: table.num_rows for table in backup.manifest.tables} == {
+def test_its_manifest_says_what_is_in_it(made, source):
+    with source.connect() as conn:
+        assert {table.name: table.num_rows for table in made.manifest.tables} == {
             name: count(conn, name) for name in NAMES
         }
-    assert backup.file.stat().st_mode & 0o777 == 0o600
-    assert backup.file.stat().st_size == backup.num_bytes
-    assert [path.name for path in backup.file.parent.iterdir()] == ["backup.zip"]
+    assert made.sha256 == hashlib.sha256(made.file.read_bytes()).hexdigest()
+    assert (made.file.stat().st_size, made.file.stat().st_mode & 0o777) == (made.num_bytes, 0o600)
+    assert [path.name for path in made.file.parent.iterdir()] == ["backup.zip"]
 
 
 def test_what_is_written_meanwhile_is_in_none_of_its_tables(engine, another, tmp_path):
@@ -132,14 +157,18 @@ def test_what_is_written_meanwhile_is_in_none_of_its_tables(engine, another, tmp
         repository = add_repository(conn)
         add_files(conn, repository, 3)
     before = read(engine)
+    tables = []
 
-    def write(*_):
-        with engine.begin() as conn:
-            add_files(conn, repository, 1)
-            conn.execute(sa.text("DELETE FROM training_queue WHERE item_id = 1"))
+    def write(table, *_):
+        if not tables:  # the first of them is read, the others are not
+            with engine.begin() as conn:
+                add_files(conn, repository, 1)
+                conn.execute(sa.text("DELETE FROM training_queue WHERE item_id = 1"))
+        tables.append(table)
 
     made = make_backup(engine, tmp_path / "backup.zip", show=write)
 
+    assert {"processed_files", "training_queue"} <= set(tables[1:])
     target = another()
     restored = restore_backup(target, made.file, replace=False, show=ignore)
     assert read(target) == before
@@ -158,14 +187,14 @@ def flip(data):
 
 
 @pytest.mark.parametrize("damage", [cut, flip, lambda _: b"", lambda _: b"no backup at all"])
-def test_a_file_that_is_not_what_was_written_is_refused_and_changes_nothing(damage, backup, engine):
-    before = read(engine)
-    backup.file.write_bytes(damage(backup.file.read_bytes()))
+def test_a_file_that_is_not_what_was_written_is_refused_and_changes_nothing(damage, file, occupied):
+    before = read(occupied)
+    file.write_bytes(damage(file.read_bytes()))
 
     with pytest.raises(DamagedBackup, match="is no whole backup"):
-        restore_backup(engine, backup.file, replace=True, show=ignore)
+        restore_backup(occupied, file, replace=True, show=ignore)
 
-    assert read(engine) == before
+    assert read(occupied) == before
 
 
 def rewrite(file, change):
@@ -210,54 +239,47 @@ def name_another_format(manifest, _):
         (name_another_format, "another format: restore it with the codelupe that made it"),
     ],
 )
-def test_a_backup_that_does_not_fit_is_refused_with_its_fault(change, words, backup, another):
-    rewrite(backup.file, change)
+def test_a_backup_that_does_not_fit_is_refused_with_its_fault(change, words, file, another):
+    rewrite(file, change)
     target = another()
 
     with pytest.raises(BackupError, match=words):
-        restore_backup(target, backup.file, replace=False, show=ignore)
+        restore_backup(target, file, replace=False, show=ignore)
 
     assert sa.inspect(target).get_table_names() == []
 
 
-def test_a_database_with_rows_is_kept_unless_they_may_go(backup, engine):
-    with engine.begin() as conn:
-        add_repository(conn, "/since/then")
+def test_a_database_with_rows_is_kept_unless_they_may_go(file, source, occupied):
+    with pytest.raises(NotEmpty, match=r"holds rows \(repositories 1\): .*--replace"):
+        restore_backup(occupied, file, replace=False, show=ignore)
 
-    with pytest.raises(NotEmpty, match=r"holds rows \(.*repositories 2.*--replace"):
-        restore_backup(engine, backup.file, replace=False, show=ignore)
-
-    restore_backup(engine, backup.file, replace=True, show=ignore)
-    with engine.connect() as conn:
-        assert count(conn, "repositories") == 1
+    restore_backup(occupied, file, replace=True, show=ignore)
+    assert read(occupied)["repositories"] == read(source)["repositories"]
 
 
-def test_tables_without_rows_are_in_nobodys_way(backup, another):
-    target = another()
-    upgrade(target)
+def test_tables_without_rows_are_in_nobodys_way(file, engine):
+    restore_backup(engine, file, replace=False, show=ignore)
 
-    restore_backup(target, backup.file, replace=False, show=ignore)
-
-    assert read(target)["chores"] != []
+    assert read(engine)["chores"] != []
 
 
-def test_an_opt_out_outlives_a_backup_that_does_not_know_it(backup, engine):
+def test_an_opt_out_outlives_a_backup_that_does_not_know_it(file, engine):
     with engine.begin() as conn:
         add_opt_outs(conn, ["later/*"])
 
-    restored = restore_backup(engine, backup.file, replace=True, show=ignore)
+    restored = restore_backup(engine, file, replace=True, show=ignore)
 
     assert restored.kept_opt_outs == ["later/*"]
     with engine.connect() as conn:
         assert "later/*" in fetch_opt_outs(conn)
 
 
-def test_nothing_is_restored_under_a_service_that_runs(backup, engine, database_url):
+def test_nothing_is_restored_under_a_service_that_runs(file, engine, database_url):
     with (
         psycopg.connect(database_url.replace("+psycopg", ""), application_name="codelupe ingest"),
         pytest.raises(BackupError, match=r"codelupe is at work on this database: codelupe ingest \(backend \d+\)"),
     ):
-        restore_backup(engine, backup.file, replace=True, show=ignore)
+        restore_backup(engine, file, replace=True, show=ignore)
 
 
 def test_a_file_that_is_there_is_never_overwritten(engine, tmp_path):
