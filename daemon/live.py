@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.expectation import Expectation
 from daemon.files import describe_error
 from daemon.job import Event
 from daemon.policy import Facts, num_needed
+from daemon.speed import Speed
 from monitoring import record
 from monitoring.progress import Progress, Task
 from schema.runs import Run
 
 log = logging.getLogger(__name__)
-_STEP_FIELDS = ("step", "total", "epoch", "loss", "lr", "grad_norm", "tokens", "tokens_per_s", "eta_s")
+_STEP_FIELDS = (
+    *("step", "total", "epoch", "loss", "smoothed_loss", "lr", "grad_norm", "tokens", "tokens_per_s", "eta_s"),
+    *("data_wait_s", "micro_batch", "flops", "mfu"),
+)
 
 
 @dataclass(slots=True)
@@ -23,12 +28,14 @@ class Live:
     """The daemon's figures of this moment; metrics and progress bars follow them."""
 
     progress: Progress
+    speed: Speed = field(default_factory=Speed)
     last_tick: float | None = None  # monotonic
     database_error: str | None = None
     leading: bool = False
     fence: int | None = None
     decision: tuple[str, str] | None = None
     facts: Facts | None = None
+    threshold_eta_s: float | None = None  # None: not known
     run: Run | None = None
     training: dict[str, Any] = field(default_factory=dict)
     current_version: int | None = None
@@ -40,6 +47,7 @@ class Live:
     last_failure: str | None = None
     step_error: str | None = None  # what the last step broke off with
     finished: Run | None = None
+    _expectation: Expectation = field(default_factory=Expectation)
     _task: tuple[str, Task] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -80,9 +88,12 @@ class Live:
             self.decision, self.facts = (verdict, reason), facts or self.facts
         record.record_decision(verdict, reason)
         if facts is not None:
+            needed = num_needed(facts)
+            self.threshold_eta_s = self._expectation.expect(time.monotonic(), facts.num_fresh, needed)
+            record.record_threshold_eta(self.threshold_eta_s)
             record.record_line(
                 backlog_rows=facts.num_fresh,
-                threshold_rows=num_needed(facts),
+                threshold_rows=needed,
                 lease_held=self.leading,
                 paused=facts.paused,
                 failures_in_a_row=self.num_failures,
@@ -103,6 +114,7 @@ class Live:
     def on_event(self, run: Run, event: Event) -> None:
         """Take a progress event of the child."""
         self.alive()
+        event = self.speed.add_to(event, run.kind)
         record.record_event(event)
         kind = event.get("event")
         with self._lock:
@@ -162,9 +174,10 @@ class Live:
         self.rows_unaccounted = rows_unaccounted
         record.record_audit(by_state, num_unaccounted=rows_unaccounted)
 
-    def evaluated(self, bits_per_byte: dict[str, float], gain: tuple[float, float, float] | None) -> None:
-        """Take the figures of a gate; `gain` is the incumbent's minus the candidate's: (low, estimate, high)."""
-        record.record_evaluation(bits_per_byte, gain=gain)
+    def evaluated(self, rows: list[dict[str, Any]], gain: tuple[float, float, float] | None) -> None:
+        """Take the figures of the last evaluation; `gain` is the incumbent's minus the candidate's: low, mean, high."""
+        record.record_evaluations(rows)
+        record.record_gain(gain)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the figures for /status."""
@@ -175,6 +188,7 @@ class Live:
                 if self.decision is None
                 else dict(zip(("verdict", "reason"), self.decision, strict=True)),
                 "backlog": None if self.facts is None else self.facts.as_inputs(),
+                "threshold_eta_s": self.threshold_eta_s,
                 "run": None
                 if self.run is None
                 else {"number": self.run.number, "kind": self.run.kind, "state": self.run.state},

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+from sqlalchemy import QueuePool
+
 from daemon.context import Context
 from daemon.reconcile import verify_current
 from daemon.tick import tick
 from daemon.turns import LOOK_S
 from monitoring import record
+from monitoring.database import record_database_activity, record_database_sizes, record_pool, record_tables
 from schema.audit import audit
 from schema.database import describe_outage, is_outage
+from schema.evaluations import fetch_last_evaluation
 from schema.lines import fetch_line
 from schema.repositories import is_drained
 from schema.runs import Run
+from schema.sizes import fetch_sizes
 
 log = logging.getLogger(__name__)
 _MOST_ERRORS = 3
@@ -42,6 +47,7 @@ class Loop:
     _num_errors: int = 0
     _drained_before: bool = False
     _audited: Run | None = None
+    _counted: dict[str, int] | None = None
 
     def run(self) -> None:
         """Tick as long as there is work, and often while another line has the device: our turn may come any moment."""
@@ -92,9 +98,29 @@ class Loop:
         with self.ctx.engine.connect() as conn:
             report = audit(conn)
             line = fetch_line(conn, self.ctx.settings.line)
+            evaluation = None if line is None else fetch_last_evaluation(conn, line.id)
         self.ctx.live.audited(report.by_state, report.rows_unaccounted)
+        if evaluation is not None:
+            self.ctx.live.evaluated(evaluation.rows, evaluation.gain)
         if line is not None:
             verify_current(self.ctx, line)
+
+    def measure(self) -> None:
+        """Look at the size and the activity of the database, for the metrics."""
+        self._guard(self._measure)
+
+    def _measure(self) -> None:
+        pool = self.ctx.engine.pool
+        if isinstance(pool, QueuePool):
+            record_pool(pool.checkedout(), pool.size())
+        with self.ctx.engine.connect() as conn:
+            sizes = fetch_sizes(conn)
+        record_tables(sizes.rows, sizes.num_bytes, sizes.index_bytes)
+        record_database_sizes(
+            sizes.database_bytes, sizes.connections, sizes.connections_max, sizes.oldest_transaction_s
+        )
+        record_database_activity(self._counted or sizes.counted, sizes.counted)
+        self._counted = sizes.counted
 
     def _guard(self, work: Callable[[], T]) -> T | None:
         """Do the work; an error is logged and counted, and answered with None."""

@@ -20,10 +20,12 @@ from daemon.leadership import Leadership
 from daemon.live import Live
 from daemon.loop import ExitCode, Loop
 from daemon.paths import LinePaths
+from daemon.speed import Speed
 from daemon.status import Reporter
 from monitoring import record
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
+from monitoring.sensors import measure_machine
 from monitoring.stopping import until_stopped
 from schema.commands import prepare_tables
 from schema.database import outlast
@@ -32,6 +34,7 @@ from schema.stalls import cut_when_stopped
 
 log = logging.getLogger(__name__)
 _HOUR_S = 3600
+_MEASURE_S = 15.0
 _JUMP_LOOK_S = 5.0
 
 
@@ -49,16 +52,17 @@ class Company:
 
 def make_context(settings: Settings, engine: Engine, stop: threading.Event, progress: Progress) -> Context:
     """Put the daemon's parts together; the database need not be there."""
+    device = detect_device(settings.profile)
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     return Context(
         engine=engine,
         settings=settings.daemon,
         profile=settings.profile,
         paths=LinePaths(settings.home, settings.daemon.line),
-        device=detect_device(settings.profile),
+        device=device,
         leadership=Leadership(engine, holder, settings.daemon.line_lease_s),
         stop=stop,
-        live=Live(progress),
+        live=Live(progress, Speed.of(settings.daemon, device)),
     )
 
 
@@ -101,7 +105,7 @@ def run_daemon(
     # Stopped before its round is over, `--once` has not done what it was asked to.
     loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
     company = company or Company()
-    with closing(server), cut_when_stopped(engine, stop):
+    with closing(server), measure_machine(settings.home), cut_when_stopped(engine, stop):
         if until_stopped(stop, lambda: _start(ctx, settings, company)):
             with company.beside(engine, progress):
                 _run_clock(ctx, loop)
@@ -131,6 +135,7 @@ def _run_clock(ctx: Context, loop: Loop) -> None:
             "heartbeat": (loop.heartbeat, settings.line_lease_s / 4),
             "tick": (loop.run, settings.check_interval_s),
             "audit": (loop.audit, _HOUR_S),
+            "measure": (loop.measure, _MEASURE_S),
         }
     )
     watch = JumpWatch(scheduler)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.files import write_atomically
+from monitoring import record
 from schema import failpoints
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ def _is_ours(found: bytes) -> bool:
 def _set_aside(path: Path) -> None:
     aside = path.with_name(f"{path.name}.bad-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     path.rename(aside)
+    record.record_damaged_state_file()
     log.warning(
         "the state file was damaged; it was set aside and is rebuilt from the database",
         extra={"event": "state_file_set_aside", "path": str(path), "kept_as": aside.name},

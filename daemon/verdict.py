@@ -11,6 +11,7 @@ from daemon.gate import Gate, judge
 from daemon.job import EvaluationResult, Result
 from daemon.provenance import code_revision, write_attributions, write_model_card
 from daemon.publish import folder_bytes, publish_folder
+from monitoring import record
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.evaluations import save_evaluations
@@ -47,7 +48,7 @@ def conclude(led: Led, run: Run) -> Run:
     failpoints.hit("publish.before_promote")
     with led.ctx.engine.begin() as conn:
         closed = _close(conn, led, run, gate, evaluation, digest, folder_bytes(target))
-    led.ctx.live.evaluated(gate.bits_per_byte, (-gate.high, -gate.delta, -gate.low))
+    record.record_gate(gate.verdict, gate.reason)
     failpoints.hit("publish.after_promote")
     log.info(
         "run %d is %s: %s",

@@ -76,7 +76,7 @@ def work(
     """
     sweep_scratch(home)
     worker = Worker(engine, settings, home, stop, progress)
-    caretaker = Caretaker(engine, days=settings.retention_days)
+    caretaker = Caretaker(engine, days=settings.retention_days, opt_out=settings.opt_out)
     threads = [
         threading.Thread(target=_loop, args=(worker, caretaker, once, alive), name=f"ingest-{number}")
         for number in range(settings.ingest_workers)
@@ -133,6 +133,8 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
     """Return how long to wait before the next step; less than 0 when there will be none."""
     try:
         caretaker.look(worker.stop, alive)
+        if not caretaker.opt_outs.look():
+            return worker.settings.poll_interval_s
         has_worked = ingest_one(worker, alive)
         alive(database_up=True)
         if has_worked:
@@ -223,6 +225,7 @@ def _settle_failure(worker: Worker, claim: Claim, error: SourceFailed) -> None:
             state = retry_repository(conn, claim, error.reason, delay_s=delay_s, max_attempts=settings.max_attempts)
             outcome = "dead" if state == "dead" else "retried"
     record.record_repository(outcome)
+    record.record_refused_repository(error.reason)
     log.warning(
         "%s: %s (%s): %s", claim.source, outcome, error.reason, error.detail, extra={"event": f"repository_{outcome}"}
     )

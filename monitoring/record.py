@@ -2,22 +2,12 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from monitoring import metrics
-
-_STEP_FIGURES = {
-    "step": metrics.TRAIN_STEP,
-    "total": metrics.TRAIN_STEPS,
-    "epoch": metrics.TRAIN_EPOCH,
-    "loss": metrics.TRAIN_LOSS,
-    "lr": metrics.TRAIN_LEARNING_RATE,
-    "grad_norm": metrics.TRAIN_GRAD_NORM,
-    "tokens": metrics.TRAIN_TOKENS,
-    "tokens_per_s": metrics.TRAIN_TOKENS_PER_SECOND,
-    "eta_s": metrics.TRAIN_ETA_SECONDS,
-}
+from monitoring.child_events import forget_child as forget_child
+from monitoring.child_events import record_event as record_event
 
 
 def record_start(*, version: str, profile: str, line: str = "") -> None:
@@ -48,6 +38,8 @@ def record_files(counts: Mapping[tuple[str, str], int], *, num_rows: int = 0, nu
     for (outcome, reason), count in counts.items():
         metrics.INGEST_FILES.labels(outcome, reason).inc(count)
     metrics.INGEST_ROWS.inc(num_rows)
+    if num_rows:
+        metrics.INGEST_LAST_ROW_TIMESTAMP.set(time.time())
     metrics.INGEST_BYTES.inc(num_bytes)
 
 
@@ -62,6 +54,11 @@ def record_repository(outcome: str, stages: Mapping[str, float] | None = None) -
     metrics.INGEST_REPOSITORIES.labels(outcome).inc()
     for stage, seconds in (stages or {}).items():
         metrics.INGEST_STAGE_SECONDS.labels(stage).observe(seconds)
+
+
+def record_refused_repository(reason: str) -> None:
+    """Count a visit that gave nothing; `reason` is the short word in the repository's row."""
+    metrics.INGEST_REFUSED_REPOSITORIES.labels(reason).inc()
 
 
 def record_queue(counts: Mapping[str, int]) -> None:
@@ -111,6 +108,16 @@ def record_audit(by_state: Mapping[str, int], *, num_unaccounted: int) -> None:
         metrics.STORE_ROWS.labels(state).set(count)
     metrics.ROWS_UNACCOUNTED.set(num_unaccounted)
     metrics.AUDIT_TIMESTAMP.set(time.time())
+
+
+def record_threshold_eta(seconds: float | None) -> None:
+    """Set the expected time to the threshold; None: not known."""
+    metrics.THRESHOLD_ETA_SECONDS.set(metrics.UNKNOWN if seconds is None else seconds)
+
+
+def record_damaged_state_file() -> None:
+    """Count a state file that was set aside."""
+    metrics.STATE_FILE_DAMAGED.inc()
 
 
 def record_alive(*, check_interval_s: float | None = None) -> None:
@@ -174,70 +181,6 @@ def record_closed_run(outcome: str, seconds: float, *, reason: str | None = None
     forget_child()
 
 
-def forget_child() -> None:
-    """Drop the live figures: the child is gone, and its last loss is nobody's."""
-    for gauge in (*_STEP_FIGURES.values(), metrics.TRAIN_EVAL_LOSS, metrics.TRAIN_PROGRESS_TIMESTAMP):
-        gauge.set(metrics.UNKNOWN)
-    metrics.TRAIN_PHASE.clear()
-
-
-def record_event(event: Mapping[str, Any]) -> None:
-    """Take one progress event of the child; those without a figure (and unknown ones) change nothing."""
-    handler = _HANDLERS.get(str(event.get("event")))
-    if handler is not None:
-        handler(event)
-
-
-def _take_phase(event: Mapping[str, Any]) -> None:
-    metrics.TRAIN_PHASE.clear()
-    metrics.TRAIN_PHASE.labels(str(event["phase"])).set(1)
-    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
-
-
-def _take_step(event: Mapping[str, Any]) -> None:
-    for name, gauge in _STEP_FIGURES.items():
-        if isinstance(event.get(name), int | float):
-            gauge.set(event[name])
-    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
-
-
-def _take_eval(event: Mapping[str, Any]) -> None:
-    metrics.TRAIN_EVAL_LOSS.set(event["loss"])
-    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
-
-
-def _take_checkpoint(event: Mapping[str, Any]) -> None:
-    metrics.TRAIN_CHECKPOINT_SECONDS.observe(event["seconds"])
-    metrics.TRAIN_CHECKPOINT_TIMESTAMP.set(time.time())
-
-
-def _take_progress(_: Mapping[str, Any]) -> None:
-    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
-
-
-def _take_attention(event: Mapping[str, Any]) -> None:
-    metrics.TRAIN_ATTENTION_INFO.clear()
-    metrics.TRAIN_ATTENTION_INFO.labels(str(event["attention"])).set(1)
-
-
-def _take_note(event: Mapping[str, Any]) -> None:
-    counters = {"out_of_memory": metrics.TRAIN_OOM_EVENTS, "checkpoint_failed": metrics.TRAIN_CHECKPOINT_FAILURES}
-    counter = counters.get(str(event.get("note")))
-    if counter is not None:
-        counter.inc()
-
-
-_HANDLERS: dict[str, Callable[[Mapping[str, Any]], None]] = {
-    "phase": _take_phase,
-    "step": _take_step,
-    "eval": _take_eval,
-    "checkpoint": _take_checkpoint,
-    "note": _take_note,
-    "attention": _take_attention,
-    "progress": _take_progress,
-}
-
-
 # --- versions ---------------------------------------------------------------------------------------------------------
 
 
@@ -248,10 +191,24 @@ def record_version(number: int | None, *, promoted_at_s: float | None, verified:
     metrics.VERSION_VERIFIED.set(metrics.UNKNOWN if number is None else verified)
 
 
-def record_evaluation(bits_per_byte: Mapping[str, float], *, gain: tuple[float, float, float] | None = None) -> None:
-    """Set the last evaluation by model (base, incumbent, candidate) and the gate's gain as (low, estimate, high)."""
+def record_evaluations(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Set the last evaluation from rows of model, eval_set, metric, language, unit, value; a unit's own are left out.
+
+    A language of "" stands for the whole set.
+    """
     metrics.EVALUATION_BITS_PER_BYTE.clear()
-    for model, value in bits_per_byte.items():
-        metrics.EVALUATION_BITS_PER_BYTE.labels(model).set(value)
+    for row in rows:
+        if row["metric"] == "bits_per_byte" and not row["unit"]:
+            labels = row["model"], row["eval_set"], row["language"] or "all"
+            metrics.EVALUATION_BITS_PER_BYTE.labels(*labels).set(row["value"])
+
+
+def record_gain(gain: tuple[float, float, float] | None) -> None:
+    """Set the last gate's gain in bits per byte as (low, estimate, high), the incumbent's minus the candidate's."""
     for bound, value in zip(("low", "estimate", "high"), gain or (metrics.UNKNOWN,) * 3, strict=True):
         metrics.GATE_GAIN.labels(bound).set(value)
+
+
+def record_gate(verdict: str, reason: str) -> None:
+    """Count a verdict on a candidate; both are the gate's own short words."""
+    metrics.GATE_VERDICTS.labels(verdict, reason).inc()

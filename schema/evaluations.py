@@ -1,12 +1,22 @@
 """What the gate measured: one figure per model, set, metric, language and unit of a run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from schema.tables import Evaluation
+from schema.tables import Evaluation, TrainingRun
+
+
+@dataclass(frozen=True, slots=True)
+class LastEvaluation:
+    """What the last judged candidate of a line showed."""
+
+    rows: list[dict[str, Any]]
+    gain: tuple[float, float, float] | None
+    """The reference's bits per byte minus the candidate's: low, mean, high; None where they could not be computed."""
 
 
 def save_evaluations(conn: sa.Connection, run_id: int, rows: Sequence[dict[str, Any]]) -> None:
@@ -25,3 +35,16 @@ def fetch_evaluations(conn: sa.Connection, run_id: int) -> list[dict[str, Any]]:
     key = (Evaluation.model, Evaluation.eval_set, Evaluation.metric, Evaluation.language, Evaluation.unit)
     rows = conn.execute(sa.select(Evaluation.__table__).where(Evaluation.run_id == run_id).order_by(*key))
     return [dict(row) for row in rows.mappings()]
+
+
+def fetch_last_evaluation(conn: sa.Connection, line_id: int) -> LastEvaluation | None:
+    """Fetch the figures of a line's last run that came to the gate, or None before the first."""
+    judged = sa.exists().where(Evaluation.run_id == TrainingRun.id)
+    newest = sa.select(TrainingRun.id, TrainingRun.figures).where(TrainingRun.line_id == line_id, judged)
+    run = conn.execute(newest.order_by(TrainingRun.number.desc()).limit(1)).one_or_none()
+    if run is None:
+        return None
+    gate = run.figures.get("gate", {})
+    low, mean, high = (gate.get(name) for name in ("high", "delta", "low"))
+    gain = None if low is None or mean is None or high is None else (-low, -mean, -high)
+    return LastEvaluation(fetch_evaluations(conn, run.id), gain)

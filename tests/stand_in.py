@@ -109,7 +109,9 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         for item in batch:
             weights = hashlib.sha256(f"{weights}{item.sha256}{item.role}".encode()).hexdigest()
         step += 1
-        child.emit("step", step=step, total=total, epoch=step / total, loss=3.0 - step / total, tokens_per_s=1.0)
+        loss, rest = 3.0 - step / total, {"lr": 1e-4, "grad_norm": 1.0, "data_wait_s": 0.001, "micro_batch": 2}
+        figures = {"loss": loss, "smoothed_loss": loss, "tokens": 100 * step, "tokens_per_s": 1.0, "eta_s": 1.0} | rest
+        child.emit("step", step=step, total=total, epoch=step / total, **figures)
         if step % steering["checkpoint_steps"] == 0:
             child.emit("eval", step=step, loss=2.0 - step / total, bits_per_byte=2.0, best=True)
             _checkpoint(job_dir, step, weights, child)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -105,6 +106,7 @@ class PackedTrainer(Trainer):
         self.best: State | None = None
         self.saved_at = self.started_at = time.monotonic()
         self.step_tokens = self.step_targets = 0
+        self.data_wait_s = 0.0  # of the last step
         self.recent: deque[tuple[float, int]] = deque(maxlen=20)
 
     # What happens, in order
@@ -163,6 +165,13 @@ class PackedTrainer(Trainer):
         hidden = hidden_at_targets(model, inputs, self.plan.dtype)
         return sum_losses(hidden, head(model), inputs["targets"]) / max(1, num_items_in_batch)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the batches of the next step, and remember how long they took to come."""
+        started = time.perf_counter()
+        batches = super().get_batch_samples(*args, **kwargs)
+        self.data_wait_s = time.perf_counter() - started
+        return batches
+
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         return sum(len(batch["targets"]) for batch in batch_samples)
 
@@ -185,11 +194,14 @@ class PackedTrainer(Trainer):
             total=self.plan.num_steps,
             epoch=round(self.state.epoch or 0.0, 4),
             loss=loss,
+            smoothed_loss=mean([*self.progress.last_losses, loss][-SMOOTHED:]),
             lr=logs["learning_rate"],
             grad_norm=norm,
             tokens=self.progress.tokens,
             tokens_per_s=round(speed, 1),
             eta_s=round(remaining / speed, 1),
+            data_wait_s=round(self.data_wait_s, 4),
+            micro_batch=self.plan.micro_batch,
         )
         self.step_tokens = self.step_targets = 0
         self._check_spike(step, loss)

@@ -5,7 +5,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from monitoring import metrics, record, reference
+from monitoring import database, families, metrics, record, reference
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -41,13 +41,21 @@ def test_the_documentation_lists_exactly_these_metrics():
     assert (DOCS / "metrics.md").read_text() == reference.render(), message
 
 
+def test_what_the_database_counted_is_added_up_and_a_reset_of_its_statistics_takes_nothing_back():
+    counted = dict.fromkeys(("xact_commit", "xact_rollback", "blks_hit", "blks_read", "deadlocks"), 10)
+    before = exported()["codelupe_database_transactions_total[commit]"]
+    database.record_database_activity(counted, counted | {"xact_commit": 15})
+    database.record_database_activity(counted, counted | {"xact_commit": 2})
+    assert exported()["codelupe_database_transactions_total[commit]"] == before + 5 + 2
+
+
 def test_the_process_itself_is_measured():
     assert exported()["process_resident_memory_bytes"] > 0
 
 
 def test_a_gauge_is_absent_until_it_is_known_and_again_when_it_is_forgotten():
     registry = CollectorRegistry()
-    gauge = metrics.LateGauge("depth_meters", "Depth", registry=registry)
+    gauge = families.LateGauge("depth_meters", "Depth", registry=registry)
     assert registry.get_sample_value("depth_meters") is None
     gauge.set(0)
     assert registry.get_sample_value("depth_meters") == 0
@@ -153,11 +161,19 @@ def test_before_the_first_version_there_is_no_current_one():
 
 
 def test_an_evaluation_replaces_the_one_before():
-    record.record_evaluation({"base": 2.3, "incumbent": 2.2, "candidate": 2.1}, gain=(0.05, 0.1, 0.15))
-    record.record_evaluation({"base": 2.3, "candidate": 2.2})
+    figure = {"eval_set": "test", "metric": "bits_per_byte", "language": "", "unit": ""}
+    record.record_evaluations([figure | {"model": model, "value": 2.1} for model in ("base", "incumbent", "candidate")])
+    record.record_gain((0.05, 0.1, 0.15))
+    python, of_a_unit = {"language": "python"}, {"unit": "repo/one"}
+    record.record_evaluations(
+        [figure | {"model": "candidate", "value": 2.2} | more for more in ({}, python, of_a_unit)]
+    )
+    record.record_gain(None)
     seen = exported()
-    assert "codelupe_evaluation_bits_per_byte[incumbent]" not in seen
-    assert seen["codelupe_evaluation_bits_per_byte[candidate]"] == 2.2
+    assert {name for name in seen if name.startswith("codelupe_evaluation")} == {
+        "codelupe_evaluation_bits_per_byte[test][all][candidate]",
+        "codelupe_evaluation_bits_per_byte[test][python][candidate]",
+    }
     assert "codelupe_gate_gain_bits_per_byte[low]" not in seen
 
 

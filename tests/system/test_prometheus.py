@@ -64,7 +64,13 @@ def live_like_a_daemon():
     record.record_line(backlog_rows=5, threshold_rows=100, lease_held=True, paused=False, failures_in_a_row=0)
     record.record_run_state("training", number=2)
     record.record_version(1, promoted_at_s=time.time(), verified=True)
-    record.record_evaluation({"base": 2.3, "incumbent": 2.2, "candidate": 2.1}, gain=(0.05, 0.1, 0.15))
+    record.record_evaluations(
+        [
+            {"eval_set": "test", "metric": "bits_per_byte", "language": "", "unit": "", "model": model, "value": 2.2}
+            for model in ("base", "incumbent", "candidate")
+        ]
+    )
+    record.record_gain((0.05, 0.1, 0.15))
     record.record_files({("new", ""): 3, ("refused", "binary"): 2}, num_rows=3, num_bytes=9000)
     record.record_repository("done", {"clone": 1.5})
     record.record_queue({"working": 1})
