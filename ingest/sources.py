@@ -7,17 +7,15 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ingest.entries import read_path, show_text
+from schema.addresses import BadAddress, parse_address
 
-_PORTS = {"http": 80, "https": 443}
 _SCP_LIKE = re.compile(r"[\w.-]+@[\w.-]+:(?!//)")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_.~+-]{1,100}")
 # What git takes for a repository; a folder that is none makes it look at the neighbours.
 _HEAD = re.compile(rb"(?:ref:\s*refs/\S+|[0-9a-f]{40}(?:[0-9a-f]{24})?)\s*")
 _MAX_HEAD_BYTES = 1000
-_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _NAME_ONE = "name an existing folder, git repository or https:// URL"
 _LENT = ("objects/info/alternates", "commondir")
 
@@ -150,35 +148,16 @@ def _is_head(path: Path) -> bool:
 
 
 def _remote_source(text: str) -> Source:
+    try:
+        address = parse_address(text)
+    except BadAddress as error:
+        raise SourceError(f"{_without_credentials(text)}: {error}") from error
+    return Source(source=address.url, kind="git", host=address.host, owner=address.owner, name=address.name)
+
+
+def _without_credentials(text: str) -> str:
     url = urlsplit(text)
-    if url.scheme not in _PORTS or not _HOST.fullmatch(url.hostname or ""):
-        raise SourceError(f"{_shown(text)}: not a git URL that is read here; use https://host/owner/name")
-    if url.username or url.password:
-        raise SourceError(f"{url.scheme}://…@{url.hostname}: credentials do not belong into a source; remove them")
-    parts = [part for part in unquote(url.path).split("/") if part]
-    if not parts or url.query or url.fragment or not all(map(_is_safe, parts)):
-        raise SourceError(f"{_shown(text)}: not the address of a repository; use https://host/owner/name")
-    parts[-1] = parts[-1].removesuffix(".git")
-    if url.hostname == "github.com":
-        # GitHub does not tell letter cases apart, and pages below a repository name the repository.
-        parts = [part.lower() for part in parts[:2]]
-    return Source(
-        source=f"{url.scheme}://{_host(url)}/{'/'.join(parts)}",
-        kind="git",
-        host=_host(url),
-        owner=parts[-2] if len(parts) > 1 else None,
-        name=parts[-1],
-    )
-
-
-def _host(url: SplitResult) -> str:
-    host = (url.hostname or "").lower()
-    is_usual = url.port is None or url.port == _PORTS[url.scheme]
-    return host if is_usual else f"{host}:{url.port}"
-
-
-def _is_safe(part: str) -> bool:
-    return _SAFE_NAME.fullmatch(part) is not None and not part.startswith("-") and part not in (".", "..")
+    return f"{url.scheme}://…@{url.hostname}" if url.username or url.password else _shown(text)
 
 
 def _standard_library_name() -> str:

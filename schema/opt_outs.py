@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -57,6 +58,11 @@ def forget_opt_outs(conn: sa.Connection, patterns: Sequence[str]) -> int:
 def fetch_opt_outs(conn: sa.Connection) -> list[str]:
     """Fetch all patterns."""
     return list(conn.execute(sa.select(OptOut.pattern).order_by(OptOut.pattern)).scalars())
+
+
+def is_opted_out(path: str, patterns: Sequence[str]) -> bool:
+    """Say whether owner/name fits one of the patterns."""
+    return any(fnmatchcase(path.lower(), pattern) for pattern in patterns)
 
 
 def fetch_paths(conn: sa.Connection) -> list[tuple[int, str]]:
