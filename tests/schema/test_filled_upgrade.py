@@ -16,7 +16,7 @@ from sourcecode.near_duplicates import make_bands, similarity
 from tests.builders import claim_source, hold_line, make_file, open_run
 
 # Two sources of 300 files each, one found by the crawler; of every split, kept and not, trained on and not.
-_FILL = """
+FILL = """
     INSERT INTO lines (name, base_model) VALUES ('qwen', 'base');
     INSERT INTO repositories (source, kind, origin, host, owner, name, state, visited_at, stars)
     VALUES ('https://github.com/a/b', 'git', 'crawler', 'github.com', 'a', 'b', 'done', now(), 50),
@@ -58,7 +58,7 @@ _TRAINED_AND_GONE = sa.text(
     WHERE q.run_id IS NOT NULL AND f.excluded_reason = 'vanished' LIMIT 1
     """
 )
-_FILLED = ("lines", "repositories", "processed_files", "training_runs", "training_queue", "training_run_items")
+FILLED = ("lines", "repositories", "processed_files", "training_runs", "training_queue", "training_run_items")
 _RULE = NearRule(threshold=0.7, similarity=similarity)
 
 
@@ -67,7 +67,7 @@ def filled(empty_database):
     engine = create_engine(empty_database(), application_name="tests")
     with engine.begin() as conn:
         command.upgrade(_config(conn), "0001")
-        conn.execute(sa.text(_FILL))
+        conn.execute(sa.text(FILL))
     yield engine
     engine.dispose()
 
@@ -83,7 +83,7 @@ def read(engine, names):
 
 def test_everything_is_there_accounted_for_and_goes_on(filled):
     inspector = sa.inspect(filled)
-    names = {table: [f'"{column["name"]}"' for column in inspector.get_columns(table)] for table in _FILLED}
+    names = {table: [f'"{column["name"]}"' for column in inspector.get_columns(table)] for table in FILLED}
     names["lines"].remove('"request"')  # a job since then, or the wish to cancel one run
     before = read(filled, names)
     upgrade(filled)
