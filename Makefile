@@ -1,6 +1,8 @@
 # make run          everything on this machine: database, ingest, training, evaluation, publication
 # make test         lint, types, import rule, and every test that needs only pip packages
 # make test-system  the tests that need the Debian packages of .ci/apt-packages
+# make secrets      random passwords for the compose stack, where there are none yet
+# make test-stack   builds the images and runs the whole stack on the Docker engine that DOCKER_HOST names
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +11,7 @@ DEBIAN_POSTGRES := /usr/lib/postgresql/15/bin
 SOURCES ?=
 STAMP := .venv/installed
 
-.PHONY: run setup test test-system lint lock clean
+.PHONY: run setup test test-system lint lock clean secrets test-stack
 
 run: setup
 	$(BIN)/codelupe up $(if $(ONCE),--once) $(SOURCES)
@@ -30,7 +32,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not system'
+	$(BIN)/pytest -n 2 -m 'not system and not stack'
 
 test-system: setup
 	$(BIN)/pytest -m system
@@ -39,6 +41,14 @@ test-system: setup
 # Pin what is installed now, after a deliberate upgrade.
 lock: setup
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > constraints.txt
+
+# No .venv needed: a server that only runs the stack has none.
+secrets:
+	@$(PYTHON) deploy/compose/make_secrets.py
+
+# BUILD_FLAGS go to `docker build`: --network host, or --build-arg PIP_EXTRA_INDEX_URL=… for a smaller torch.
+test-stack: setup
+	BUILD_FLAGS="$(BUILD_FLAGS)" $(BIN)/pytest -m stack tests/stack
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -14,22 +14,32 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 # Files without a docstring, and folders that are described as a whole.
 WORDS = {
-    "Makefile": "make run, make test, make test-system",
+    "Dockerfile": "two images: control without torch, trainer",
+    "Makefile": "make run, make test, make test-system; for the stack make secrets, make test-stack",
     "pyproject.toml": "dependencies, import rule, settings of the tools",
+    "docker-compose.yml": "the whole service on one machine; docs/deployment.md",
     "constraints.txt": "every package pinned; torch is the CPU build",
     ".ci/": "what every change must pass: Debian packages, then both test commands",
     "sourcecode/benchmarks.bin": "hashes of the tasks of public benchmarks: what contamination.py looks for",
     "sourcecode/licences.json": "texts of licences by their SPDX ids, as licences.py compares them",
     "ingest/github/terms.toml": "frameworks, topics and libraries by language: what the crawler looks for",
+    "deploy/": "what the containers mount and run: Prometheus, Alertmanager, Grafana, backups, passwords",
     "docs/": "measurements, metrics, runbook, faults; the generator of this page",
-    "monitoring/alerts.yml": "Prometheus' alert rules; docs/runbook.md has a section for each",
-    "monitoring/prometheus.yml": "what Prometheus scrapes",
     "monitoring/static/": "style and icon of the page at /",
     "monitoring/templates/": "the page at /",
     "schema/migrations/": "Alembic's revisions; a test proves that they build the tables",
     "tests/": "what we promise; conftest.py holds the fixtures, builders.py makes rows",
 }
-_HIDDEN = {"__init__.py", "py.typed", ".gitignore", "LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md"}
+_HIDDEN = {
+    "__init__.py",
+    "py.typed",
+    ".gitignore",
+    ".dockerignore",
+    "LICENSE",
+    "README.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+}
 _WIDTH = 30
 
 

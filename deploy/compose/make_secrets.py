@@ -1,0 +1,48 @@
+"""Write random passwords into `secrets/` and the stack's `.env`, where they are missing: `make secrets`.
+
+The folder is for its owner alone (0700). The files in it are readable (0444) because the engine shows them inside the
+containers as they are, to processes that run as other users than their owner.
+"""
+
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+_BYTES = 24
+
+
+def write_missing(folder: Path) -> list[Path]:
+    """Write what is missing below `folder`, the checkout; return the files written. What is there is kept."""
+    place = folder / "secrets"
+    place.mkdir(mode=0o700, exist_ok=True)
+    place.chmod(0o700)
+    written = []
+    password = place / "database_password"
+    for name in (password.name, "grafana_password"):
+        written += _write(place / name, secrets.token_hex(_BYTES))
+    url = f"postgresql://codelupe:{password.read_text().strip()}@postgres:5432/codelupe"
+    written += _write(place / "database_url", url)
+    written += _write(place / "github_tokens", "")
+    # A profile of the compose file, by what this machine has.
+    profile = "gpu" if shutil.which("nvidia-smi") else "cpu"
+    settings = ("# The stack's settings; docs/deployment.md lists them.", "CODELUPE_SECRETS=./secrets")
+    return written + _write(folder / ".env", "\n".join([*settings, f"COMPOSE_PROFILES={profile}"]), mode=0o644)
+
+
+def _write(file: Path, text: str, *, mode: int = 0o444) -> list[Path]:
+    """Write a file that is not there yet; return it in a list, or nothing."""
+    if file.exists():
+        return []
+    # Never for others, not even until the mode is set.
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(text if text.endswith("\n") or not text else text + "\n")
+    file.chmod(mode)
+    return [file]
+
+
+if __name__ == "__main__":
+    for path in write_missing(Path.cwd()):
+        sys.stdout.write(f"written: {path}\n")

@@ -1,0 +1,12 @@
+"""docker-compose.yml as Docker's own tool reads it, as far as YAML alone goes: anchors and merges done, no variables."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STACK: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = STACK["services"]
+# They end when their work is done, so nothing is there to be asked.
+ONE_SHOT = ("migrate", "sources-cpu")
