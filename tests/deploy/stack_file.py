@@ -1,4 +1,4 @@
-"""docker-compose.yml as Docker's own tool reads it, as far as YAML alone goes: anchors and merges done, no variables."""
+"""docker-compose.yml as far as YAML alone goes: anchors and merges are done, variables are not."""
 
 from pathlib import Path
 from typing import Any
