@@ -134,11 +134,12 @@ def _judge_text(language: str, text: str, limits: Limits) -> Verdict:
 
 
 def _judge_lines(text: str, limits: Limits) -> tuple[str, str] | None:
-    lengths = [len(line) for line in text.split("\n")]
-    if max(lengths) > limits.max_line_chars:
-        return "minified", f"a line of {max(lengths)} characters"
-    mean = len(text) / len(lengths)
-    if len(lengths) >= _NUM_MEAN_LINES and mean > limits.max_mean_line_chars:
+    longest = max(map(len, text.split("\n")))
+    if longest > limits.max_line_chars:
+        return "minified", f"a line of {longest} characters"
+    num_lines = text.count("\n") + 1
+    mean = len(text) / num_lines
+    if num_lines >= _NUM_MEAN_LINES and mean > limits.max_mean_line_chars:
         return "minified", f"{mean:.0f} characters a line on average"
     return None
 

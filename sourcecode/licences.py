@@ -19,6 +19,9 @@ _SPDX = re.compile(
     r"SPDX-License-Identifier:[ \t]{0,4}([A-Za-z0-9.+() -]{2,80}?)[ \t]*(?:\*/|-->|\"\"\"|$)", re.MULTILINE
 )
 _HEADER_CHARS = 4_000
+_HYPHEN_MARKS, _OTHER_MARKS = re.compile(r"-[*/#;<>\"'|-]+"), re.compile(r"[*/#;<>\"'|][*/#;<>\"'|-]*")
+# A word of every notice: what speaks of licences without one of these has none.
+_NOTICE_WORDS = re.compile(r"gnu|apache|mozilla|mit|boost")
 _MAX_TEXT_CHARS = 200_000
 # One plain identifier, as nearly every licence is: read without the library, whose start costs as much as many files.
 _IDENTIFIER = re.compile(r"[A-Za-z0-9.-]+")
@@ -78,7 +81,8 @@ def file_licence(text: str) -> Licence | None:
     top = text[:_HEADER_CHARS]
     if (header := spdx_header(top)) is not None:
         return Licence(header, f"SPDX header: {header}")
-    if "licen" in top.lower() and (notice := _read_notice(_squeeze(top))) is not None:
+    lower = top.lower()
+    if "licen" in lower and _NOTICE_WORDS.search(lower) and (notice := _read_notice(_squeeze(top))) is not None:
         return Licence(notice, f"notice: {notice}")
     return None
 
@@ -163,4 +167,5 @@ def _is_choice_of(expression: str, found: Mapping[str, str]) -> bool:
 
 
 def _squeeze(text: str) -> str:
-    return " ".join(re.sub(r"[*/#;<>\"'|-]+", lambda marks: "-" if marks[0] == "-" else " ", text.lower()).split())
+    # Marks in a row are a hyphen if the first of them is one, and a blank if not.
+    return " ".join(_OTHER_MARKS.sub(" ", _HYPHEN_MARKS.sub("-", text.lower())).split())

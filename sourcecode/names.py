@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from functools import lru_cache
 
 # Short names that everybody reads: loop counters, coordinates, Go's receivers, the usual library handles.
 _USUAL_WORDS = (
@@ -52,19 +51,23 @@ _KEYWORDS["typescript"] = (
 )
 _RESERVED = {language: frozenset(words.split()) for language, words in _KEYWORDS.items()}
 _TO_WORDS = bytes(byte if byte >= 0x80 or chr(byte).isalnum() or chr(byte) in "_$" else ord(" ") for byte in range(256))
+_DIGITS = frozenset("0123456789")
 _MAX_RATED = 1 << 16
 
 
 def find_names(language: str, code: bytes) -> set[str]:
     """Return the different names in code without comments and strings, less the language's own words."""
-    words = set(code.translate(_TO_WORDS).split())
-    names = {word.decode("utf-8", "replace") for word in words if not word[:1].isdigit()}
-    return names - _RESERVED.get(language, frozenset())
+    # A name beyond ASCII may hold what str.split takes for a blank.
+    words = {word.decode("utf-8", "replace") for word in set(code.translate(_TO_WORDS).split())}
+    words -= _RESERVED.get(language, frozenset())
+    return {word for word in words if word[0] not in _DIGITS}
 
 
 def rate_names(names: Collection[str]) -> tuple[float, int]:
     """Return how telling the different names are on average (0 to 1), and how many there are."""
-    ratings = [_rate(name) for name in names if name not in _USUAL]
+    if len(_RATINGS) > _MAX_RATED:
+        _RATINGS.clear()
+    ratings = [_RATINGS[name] for name in names if name not in _USUAL]
     # A file of nothing but x, y and n is not well named either.
     num_usual = len(names) - len(ratings)
     ratings.extend([_HALF_TELLING] * max(0, num_usual - len(ratings) // 2))
@@ -82,7 +85,17 @@ def rate_conventions(language: str, functions: Sequence[str], types: Sequence[st
     return _share_of(fits)
 
 
-@lru_cache(maxsize=_MAX_RATED)
+class _Ratings(dict[str, float]):
+    """How telling names are that were met before: most of a file's names are, and a look here is all they cost."""
+
+    def __missing__(self, name: str) -> float:
+        self[name] = rating = _rate(name)
+        return rating
+
+
+_RATINGS = _Ratings()
+
+
 def _rate(name: str) -> float:
     bare = name.strip("_$#")
     if not bare or bare.lower() in _EMPTY_WORDS or _NUMBERED.match(bare):

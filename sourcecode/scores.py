@@ -26,9 +26,12 @@ WEIGHTS = {"structure": 0.27, "documentation": 0.28, "complexity": 0.2, "naming"
 
 LONG_LINE_CHARS = 100
 _CODE_LIKE = re.compile(
-    r"^(?:(?:[\w.\[\]]+ (?:[-+*/|&]|:)?= \S)|(?:return|import|from|let|const|var|if|for|while|fn|def|func|class)\b"
-    r".*[:;{(=]|[\w.]+\(.*\)[;:,]?$|.*[;{}]$|\}|else\b.*[:{]$)"
+    r"(?:[\w.\[\]]+ (?:[-+*/|&]|:)?= \S)|(?:return|import|from|let|const|var|if|for|while|fn|def|func|class)\b"
+    r".*[:;{(=]|[\w.]+\(.*\)[;:,]?$|\}|else\b.*[:{]$"
 )
+_CODE_ENDS = (";", "{", "}")
+# One of these is in whatever reads like code: prose is done with this look.
+_CODE_MARKS = re.compile(r"[=:;{}(]")
 _COMMENT_MARK = re.compile(r"(?:///?|//!|#+|/\*+|\*+/?|)\s*")
 _FENCE = ("```", "~~~")
 # Of a block of comments this share must read like code before all of it is taken for code.
@@ -56,7 +59,7 @@ def score(language: str, text: str, tree: Tree) -> Score:
     bare = list(map(str.strip, lines))
     num_code_lines = _count_code_lines(measures, bare)
     dead_share = _measure_dead_code(measures, bare)
-    long_share = _share(sum(map(LONG_LINE_CHARS.__lt__, map(len, lines))), len(lines))
+    long_share = _share(_count_long(lines), len(lines))
     details = {
         "structure": _rate_structure(measures, bare, num_code_lines, long_share, dead_share),
         "documentation": _rate_documentation(measures, bare, dead_share),
@@ -155,6 +158,11 @@ def _rate_security(language: str, data: bytes, measures: Measures, num_code_line
     return {"rating": 1 / (1 + weight), "risks": [{"rule": rule, "line": line} for rule, _, line in risks[:20]]}
 
 
+def _count_long(lines: Sequence[str]) -> int:
+    lengths = list(map(len, lines))
+    return sum(map(LONG_LINE_CHARS.__lt__, lengths)) if max(lengths) > LONG_LINE_CHARS else 0
+
+
 def _count_code_lines(measures: Measures, bare: Sequence[str]) -> int:
     skipped = measures.comment_rows | measures.docstring_rows
     return len(bare) - bare.count("") - sum(bool(bare[row]) for row in skipped if row < len(bare))
@@ -164,9 +172,9 @@ def _measure_repetition(bare: Sequence[str]) -> float:
     """Return the share of the longer lines that lie in a run of lines which occurs elsewhere in the file too."""
     kept = [line for line in bare if len(line) >= _MIN_REPEATED_CHARS]
     windows = list(zip(*(kept[start:] for start in range(_WINDOW_LINES)), strict=False))
-    counts = Counter(windows)
-    if len(counts) == len(windows):
+    if len(set(windows)) == len(windows):
         return 0.0
+    counts = Counter(windows)
     repeated = {at + step for at, window in enumerate(windows) if counts[window] > 1 for step in range(_WINDOW_LINES)}
     return _share(len(repeated), len(kept))
 
@@ -179,10 +187,16 @@ def _measure_dead_code(measures: Measures, bare: Sequence[str]) -> float:
     num_dead = 0
     for rows in _runs(row for row in measures.comment_rows if row < len(bare)):
         texts = _without_examples(bare[row] for row in rows)
-        num_like_code = sum(bool(_CODE_LIKE.match(text)) for text in texts)
+        num_like_code = sum(map(_is_like_code, texts))
         is_dead = len(texts) >= _MIN_DEAD_LINES and num_like_code >= _DEAD_SHARE * len(texts)
         num_dead += len(texts) if is_dead else num_like_code
     return _share(num_dead, len(bare))
+
+
+def _is_like_code(text: str) -> bool:
+    if not _CODE_MARKS.search(text):
+        return False
+    return text.endswith(_CODE_ENDS) or _CODE_LIKE.match(text) is not None
 
 
 def _without_examples(lines: Iterable[str]) -> list[str]:
@@ -190,7 +204,7 @@ def _without_examples(lines: Iterable[str]) -> list[str]:
     texts: list[str] = []
     is_example = False
     for line in lines:
-        text = _COMMENT_MARK.sub("", line, count=1)
+        text = line[_COMMENT_MARK.match(line).end() :]  # type: ignore[union-attr]  # it matches nothing too
         if text.startswith(_FENCE):
             is_example = not is_example
         elif not is_example:

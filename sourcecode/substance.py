@@ -81,6 +81,7 @@ def find_lack_of_substance(language: str, tree: Tree) -> tuple[str, str] | None:
     if kinds is None:
         return None
     data, num_code_bytes = [], 0
+    enough_code = (1 - MAX_DATA_SHARE) * tree.root_node.end_byte + 1
     for node in tree.root_node.children:
         if _is_frame(node, kinds):
             continue
@@ -88,6 +89,9 @@ def find_lack_of_substance(language: str, tree: Tree) -> tuple[str, str] | None:
             data.append(node)
         elif node.type not in kinds.joints:
             num_code_bytes += _num_bytes(node)
+            if num_code_bytes > enough_code:
+                # Whatever comes, it cannot be data of MAX_DATA_SHARE any more.
+                return None
     num_data_bytes = sum(map(_num_bytes, data))
     if num_data_bytes + num_code_bytes == 0:
         return "boilerplate", "comments, imports and re-exports alone"

@@ -20,6 +20,7 @@ MAX_PARSE_S = 2.0
 
 _CHUNK_BYTES = 1 << 16
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"()[]{}"))
+_OPENING = (b"(", b"[", b"{")
 _STEPS = {ord(char): 1 if char in "([{" else -1 for char in "()[]{}"}
 # What may follow a statement on its line: a separator, then a comment.
 _REST_OF_LINE = re.compile(rb"[ \t]*[;,]?[ \t]*(?:(?://|#)[^\n]*)?(?:\n|\Z)")
@@ -35,7 +36,7 @@ def parse(language: str, text: str) -> Tree | str:
     data = text.encode()
     if len(data) > MAX_PARSE_BYTES:
         return "too_large"
-    if count_nesting(data) > MAX_NESTING:
+    if sum(map(data.count, _OPENING)) > MAX_NESTING and count_nesting(data) > MAX_NESTING:
         return "nesting"
     until = time.thread_time() + MAX_PARSE_S
     first, second = _dialects(language, data)
