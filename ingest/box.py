@@ -16,6 +16,8 @@ from typing import IO
 _PASSED = ("http_proxy", "https_proxy", "no_proxy", "all_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO")
 _PROTOCOLS = {"https": "https", "http": "http:https"}
 _MAX_OPEN_FILES = 256
+# Address space as a multiple of memory: mapped files, and what is reserved and never used.
+_ADDRESSES = 4
 # Git recurses into trees: some thousand folders deep is enough, and one of 100,000 ends it in a second, not in 16.
 _STACK_BYTES = 2 * 1024 * 1024
 _POLL_S = 0.01
@@ -29,6 +31,10 @@ _GIT_CONFIG = {
     "core.symlinks": "false",
     # Above it a file is streamed: in case that a server does not know the filter that leaves such files out.
     "core.bigFileThreshold": "1m",
+    # What git keeps in memory to be faster, instead of all that a large pack could fill.
+    "core.deltaBaseCacheLimit": "16m",
+    "core.packedGitWindowSize": "8m",
+    "core.packedGitLimit": "32m",
     "core.protectHFS": "true",
     "core.protectNTFS": "true",
     "submodule.recurse": "false",
@@ -119,9 +125,13 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def enter_box(*, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
-    """Set the limits of this process and of all that it starts. Called in the child, before it touches the source."""
+    """Set the limits of this process and of all that it starts. Called in the child, before it touches the source.
+
+    Two such processes at work stay below `memory_bytes` together; packs that git maps are no memory, only addresses.
+    """
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes // 2, memory_bytes // 2))
+    resource.setrlimit(resource.RLIMIT_AS, (_ADDRESSES * memory_bytes, _ADDRESSES * memory_bytes))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
     resource.setrlimit(resource.RLIMIT_STACK, (_STACK_BYTES, _STACK_BYTES))
@@ -130,6 +140,13 @@ def enter_box(*, cpu_s: int, memory_bytes: int, file_bytes: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXFSZ})
     os.umask(0o077)
     os.nice(5)
+
+
+def squeeze(pid: int) -> None:
+    """Halve the memory of a process that we have started and of what it starts: git talks to a server by three."""
+    limit = resource.getrlimit(resource.RLIMIT_DATA)[1] // 2
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
 def die_with_parent(control: IO[bytes]) -> None:
@@ -153,5 +170,7 @@ def _write_local_config(source: str, scratch: Path) -> Path:
     path = scratch / "gitconfig"
     path.write_text(
         f'[safe]\n\tdirectory = "{quoted}"\n\tdirectory = "{quoted}/.git"\n[uploadpack]\n\tallowFilter = true\n'
+        # Of the git that packs it for us: it is told nothing by our environment.
+        "[pack]\n\tthreads = 1\n\twindowMemory = 16m\n\tdeltaCacheSize = 16m\n"
     )
     return path

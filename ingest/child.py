@@ -51,7 +51,7 @@ def _run(job: Job, messages: BinaryIO) -> None:
         if head is not None and head == job.head:
             say(Unchanged(head=head))
             return
-        tree = _open_tree(job, url, limits)
+        tree = _open_tree(job, url, head, limits)
         licences = Licences(job.licence, job.api_licence)
         visit = Visit(tree, limits, known=job.known, licences=licences, allowed=job.allowed_licences, say=say)
         visit.stages["clone"] = time.perf_counter() - start
@@ -77,20 +77,20 @@ def _say_exception(say: Callable[[Message], None], error: Exception) -> None:
 
 
 def _look_up(job: Job) -> tuple[str, str | None]:
-    """Return where a repository is now, and its newest commit where that is known before it is cloned."""
+    """Return where a source is now, and the newest commit of one that is a repository."""
     if job.kind == "folder":
         return job.source, None
     if "://" in job.source:
         answer = ask_server(job.source, must_be_public=job.must_be_public)
         return answer.url, answer.head
-    return job.source, find_local_head(job.source) if job.head else None
+    return job.source, find_local_head(job.source)
 
 
-def _open_tree(job: Job, url: str, limits: Limits) -> Tree:
+def _open_tree(job: Job, url: str, head: str | None, limits: Limits) -> Tree:
     bounds = {"max_file_bytes": limits.max_file_bytes, "max_entries": job.settings["max_entries"]}
-    if job.kind == "folder":
+    if head is None:
         return Folder(job.source, **bounds)
-    return Clone(url, Path(job.scratch) / "clone.git", **bounds)
+    return Clone(url, head, Path(job.scratch) / "clone.git", **bounds)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ def too_many_files(max_entries: int) -> SourceFailed:
     return SourceFailed("too_many_files", f"more than {max_entries} entries", is_permanent=True)
 
 
+def no_commit() -> SourceFailed:
+    """Return the failure of a repository without a commit, or whose HEAD names none."""
+    return SourceFailed("empty", "the repository has no commit", is_permanent=True)
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Say whether a visit ended because there was no space: here, in its child or in git."""
     if isinstance(error, SourceFailed):

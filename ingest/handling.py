@@ -73,8 +73,6 @@ class Handler:
         self._started = self._renewed = time.monotonic()
         self._num_seen = self._num_candidates = 0
         self._keeper: Keeper | None = None
-        # What was refused by its path is said before the tree is listed to its end.
-        self._early: list[Accepted | Refused] = []
 
     def run(self, scratch: Path) -> Handled:
         """Visit the source.
@@ -134,22 +132,19 @@ class Handler:
             level=level,
             commit=listed.head,
         )
-        for message in self._early:
-            self._keeper.keep(message)
-        self._early.clear()
 
     def _keep(self, message: Accepted | Refused) -> None:
         if self._keeper is None:
-            self._early.append(message)
-        else:
-            self._keeper.keep(message)
-            self._num_seen += 1
-            self._show(self._num_seen, self._num_candidates)
+            raise _unlisted()
+        self._keeper.keep(message)
+        # What was refused unread comes last, and is none of the candidates.
+        self._num_seen = min(self._num_seen + 1, self._num_candidates)
+        self._show(self._num_seen, self._num_candidates)
 
     def _finish(self, ended: Ended, vanished: list[int]) -> Handled:
         """Save the last batch, take out what is gone, and record the visit."""
         if self._keeper is None:
-            raise SourceFailed("child_broken", "it ended before it listed the source", is_permanent=False)
+            raise _unlisted()
         hit("ingest.before_save")
         self._keeper.flush()
         hit("ingest.after_save")
@@ -243,6 +238,10 @@ def report_visit(claim: Claim, handled: Handled) -> None:
         rate,
         extra={"event": "repository_done", "refusals": handled.refusals, "stages": handled.stages},
     )
+
+
+def _unlisted() -> SourceFailed:
+    return SourceFailed("child_broken", "it spoke of files before it listed the source", is_permanent=False)
 
 
 def _top_reasons(refusals: dict[str, int]) -> str:

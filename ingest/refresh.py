@@ -17,7 +17,7 @@ from email.message import Message
 from typing import IO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from ingest.entries import SourceFailed
+from ingest.entries import SourceFailed, no_commit
 
 _QUERY = "/info/refs?service=git-upload-pack"
 _CONTENT_TYPE = "application/x-git-upload-pack-advertisement"
@@ -32,10 +32,10 @@ _SAFE_URL = re.compile(r"https?://[!-~]{1,2000}")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Where a repository is, after redirects within its host, and its newest commit if the server names one."""
+    """Where a repository is, after redirects within its host, and its newest commit."""
 
     url: str
-    head: str | None
+    head: str
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
@@ -93,8 +93,11 @@ def _read_answer(response: http.client.HTTPResponse) -> Answer:
         if not (chunk := response.read1(_CHUNK_BYTES)):
             break
         data += chunk
-    found = _FIRST_LINES.match(data)
-    return Answer(base, found[1].decode() if found and found[2] == b"HEAD" else None)
+    if not (found := _FIRST_LINES.match(data)):
+        raise SourceFailed("clone_failed", "it does not answer as git's servers do", is_permanent=False)
+    if found[2] != b"HEAD":
+        raise no_commit()
+    return Answer(base, found[1].decode())
 
 
 def _pin(host: str, port: int) -> None:

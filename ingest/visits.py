@@ -46,7 +46,8 @@ class Visit:
         """Report every file, then the sum."""
         with self._stage("list"):
             entries = self._tree.list_entries()
-            candidates = [entry for entry in entries if self._gate(entry)]
+            refusals = [self._gate(entry) for entry in entries]
+            candidates = [entry for entry, refusal in zip(entries, refusals, strict=True) if refusal is None]
             units = count_units(entry.path for entry in candidates)
         self._say(
             Listed(head=self._tree.head, num_entries=len(entries), num_candidates=len(candidates), num_units=units)
@@ -55,18 +56,17 @@ class Visit:
             self._licences.read(entries, [entry.path for entry in candidates], self._read_text)
         for entry in candidates:
             self._look_at(entry)
+        for entry, refusal in zip(entries, refusals, strict=True):
+            if refusal is not None:
+                self._refuse(entry, entry.oid, *refusal)
         self._say(self._sum_up(entries))
 
-    def _gate(self, entry: Entry) -> bool:
-        """Refuse what need not be read: by kind, path and size."""
+    def _gate(self, entry: Entry) -> tuple[str, str | None] | None:
+        """Return reason and detail against what need not be read: by kind, path and size."""
         if entry.reason:
-            self._refuse(entry, entry.oid, entry.reason, None)
-            return False
+            return entry.reason, None
         refusal = judge_path(entry.path, self._limits, is_executable=entry.is_executable)
-        refusal = refusal or judge_size(entry.num_bytes, self._limits)
-        if refusal:
-            self._refuse(entry, entry.oid, *refusal)
-        return refusal is None
+        return refusal or judge_size(entry.num_bytes, self._limits)
 
     def _look_at(self, entry: Entry) -> None:
         if entry.oid and self._known.get(entry.path) == entry.oid:

@@ -11,6 +11,17 @@ _TYPES = {"commit": 1, "tree": 2, "blob": 3}
 _COMMIT = "tree {}\nauthor alice <alice@example.org> 1 +0000\ncommitter alice <alice@example.org> 1 +0000\n\nx\n"
 
 
+def encode_object(kind: int, num_bytes: int, data: bytes, base: bytes = b"") -> bytes:
+    """Return an object as a pack holds it, with the size that it is to claim; a delta names its base."""
+    size = num_bytes >> 4
+    head = bytearray([kind << 4 | num_bytes & 15])
+    while size:
+        head[-1] |= 0x80
+        head.append(size & 0x7F)
+        size >>= 7
+    return bytes(head) + base + zlib.compress(data, 1)
+
+
 class Pack:
     """Objects of a repository in the making."""
 
@@ -19,13 +30,7 @@ class Pack:
 
     def add(self, kind: str, data: bytes) -> bytes:
         """Add an object; return its id."""
-        size = len(data) >> 4
-        head = bytearray([_TYPES[kind] << 4 | len(data) & 15])
-        while size:
-            head[-1] |= 0x80
-            head.append(size & 0x7F)
-            size >>= 7
-        self._objects.append(bytes(head) + zlib.compress(data, 1))
+        self._objects.append(encode_object(_TYPES[kind], len(data), data))
         return hashlib.sha1(f"{kind} {len(data)}\0".encode() + data).digest()
 
     def add_tree(self, **entries: bytes) -> bytes:

@@ -52,6 +52,11 @@ class Request:
         packets = b"".join(pkt(line + b"\n") for line in lines)
         self.send(200, pkt(b"# service=git-upload-pack\n") + b"0000" + packets + b"0000", ADVERTISEMENT)
 
+    def write(self, data: bytes) -> None:
+        """Go on with the answer; nothing happens when the other side has had enough."""
+        with contextlib.suppress(ConnectionError):
+            self.handler.wfile.write(data)
+
     def flood(self, chunk: bytes, *, every_s: float = 0) -> None:
         """Send a chunk again and again until the other side has enough, or the server is stopped."""
         with contextlib.suppress(OSError):
@@ -127,6 +132,23 @@ def serve_git(root: Path) -> contextlib.AbstractContextManager[Server]:
         request.send(status, body, headers.pop("Content-Type", "text/plain"), **headers)
 
     return serve(respond)
+
+
+def answer_as_git_does(request: Request, pack: Callable[[Request], None]) -> None:
+    """Speak protocol 2 up to the pack."""
+    if request.is_first:
+        request.advertise()
+    elif request.handler.command == "GET":
+        features = pkt(b"ls-refs\n") + pkt(b"fetch=shallow filter\n") + pkt(b"object-format=sha1\n")
+        said = pkt(b"# service=git-upload-pack\n") + b"0000" + pkt(b"version 2\n") + features + b"0000"
+        request.send(200, said, ADVERTISEMENT)
+    elif b"command=ls-refs" in request.body:
+        lines = pkt(OID + b" HEAD symref-target:refs/heads/main\n") + pkt(OID + b" refs/heads/main\n")
+        request.send(200, lines + b"0000", RESULT)
+    else:
+        request.start(200, RESULT)
+        request.write(pkt(b"shallow-info\n") + pkt(b"shallow " + OID) + b"0001" + pkt(b"packfile\n"))
+        pack(request)
 
 
 def pkt(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from ingest.entries import SourceFailed
 from ingest.refresh import add_git_config, ask_server
 from schema.repositories import add_source
 from tests.ingest.helpers import SETTINGS, git, make_code
-from tests.ingest.servers import ADVERTISEMENT, OID, RESULT, Request, Server, pkt, run_backend, serve
+from tests.ingest.servers import ADVERTISEMENT, OID, Request, Server, answer_as_git_does, pkt, run_backend, serve
 from tests.ingest.test_worker import processes_in
 
 Fetch = Callable[..., list[tuple[object, ...]]]
@@ -70,23 +70,6 @@ def talk_nonsense(request: Request) -> None:
 def flood_with_references(request: Request) -> None:
     request.start(200, ADVERTISEMENT)
     request.flood(pkt(OID + b" refs/heads/" + b"x" * 4000 + b"\n") * 9)
-
-
-def answer_as_git_does(request: Request, pack: Callable[[Request], None]) -> None:
-    """Speak protocol 2 up to the pack."""
-    if request.is_first:
-        request.advertise()
-    elif request.handler.command == "GET":
-        features = pkt(b"ls-refs\n") + pkt(b"fetch=shallow filter\n") + pkt(b"object-format=sha1\n")
-        said = pkt(b"# service=git-upload-pack\n") + b"0000" + pkt(b"version 2\n") + features + b"0000"
-        request.send(200, said, ADVERTISEMENT)
-    elif b"command=ls-refs" in request.body:
-        lines = pkt(OID + b" HEAD symref-target:refs/heads/main\n") + pkt(OID + b" refs/heads/main\n")
-        request.send(200, lines + b"0000", RESULT)
-    else:
-        request.start(200, RESULT)
-        request.handler.wfile.write(pkt(b"shallow-info\n") + pkt(b"shallow " + OID) + b"0001" + pkt(b"packfile\n"))
-        pack(request)
 
 
 def flood_with_a_pack(request: Request) -> None:
