@@ -72,8 +72,8 @@ class IngestSettings(BaseModel):
     """The largest file that the child process may write, so the largest pack that is cloned (bytes)."""
     clones_max_bytes: int = Field(default=21_474_836_480, ge=1_048_576)
     """All clones of this machine's workers together; above it the newest one is given back and waits (bytes)."""
-    child_memory_bytes: int = Field(default=2_147_483_648, ge=268_435_456)
-    """Address space of the child process that handles a repository, and of its git (bytes)."""
+    child_memory_bytes: int = Field(default=536_870_912, ge=268_435_456)
+    """Memory of the child process that handles a repository, together with its git (bytes)."""
     child_cpu_s: int = Field(default=1800, ge=1)
     """Processor time of the child process, and of each of its git processes (seconds)."""
     max_entries: int = Field(default=200_000, ge=1)
