@@ -9,8 +9,9 @@ import yaml
 from monitoring.metrics import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
-RULES = yaml.safe_load((ROOT / "monitoring/alerts.yml").read_text())["groups"][0]["rules"]
-CASES = yaml.safe_load((ROOT / "tests/system/alerts_test.yml").read_text())["tests"]
+RULES = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())["groups"][0]["rules"]
+CASE_FILES = [ROOT / "tests/system/alerts_test.yml", ROOT / "tests/system/alerts_day_test.yml"]
+CASES = [test for file in CASE_FILES for test in yaml.safe_load(file.read_text())["tests"]]
 
 every_alert = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 
@@ -24,7 +25,7 @@ def exported_names() -> set[str]:
 @every_alert
 def test_every_metric_that_an_alert_names_is_exported(rule):
     named = set(re.findall(r"codelupe_\w+", rule["expr"]))
-    assert named or rule["expr"].startswith("up{")
+    assert named or "up{" in rule["expr"]
     assert named <= exported_names()
 
 
@@ -42,7 +43,7 @@ def test_an_alert_is_tested_both_firing_and_silent(rule):
     outcomes = {
         bool(case.get("exp_alerts"))
         for test in CASES
-        for case in test["alert_rule_test"]
+        for case in test.get("alert_rule_test", ())
         if case["alertname"] == rule["alert"]
     }
     assert outcomes == {True, False}
@@ -54,7 +55,15 @@ def test_the_runbook_has_no_line_for_an_alert_that_does_not_exist():
 
 
 def test_prometheus_scrapes_the_default_ports_and_reads_the_alerts():
-    config = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
+    config = yaml.safe_load((ROOT / "deploy/prometheus/one-machine.yml").read_text())
     targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
     assert targets == {"codelupe-daemon": ["127.0.0.1:8090"], "codelupe-ingest": ["127.0.0.1:8091"]}
     assert config["rule_files"] == ["alerts.yml"]
+
+
+def test_an_alert_that_silences_others_and_those_that_it_silences_exist():
+    inhibitions = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())["inhibit_rules"]
+    matchers = [text for rule in inhibitions for text in (*rule["source_matchers"], *rule["target_matchers"])]
+    named = {name for text in matchers for name in re.search(r'^alertname=~?"(.+)"$', text).group(1).split("|")}
+    assert named <= {rule["alert"] for rule in RULES}
+    assert {"DatabaseDown", "DaemonDown", "IngestDown", "DiskFull", "GpuLost"} <= named

@@ -19,8 +19,9 @@ from monitoring.server import create_app, serve
 pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
-ALERTS = ROOT / "monitoring/alerts.yml"
-CONFIG = ROOT / "monitoring/prometheus.yml"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+CONFIG = ROOT / "deploy/prometheus/one-machine.yml"
+CASE_FILES = [ROOT / "tests/system/alerts_test.yml", ROOT / "tests/system/alerts_day_test.yml"]
 RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
 
 
@@ -36,7 +37,7 @@ def test_promtool_accepts_the_configuration_and_its_rules():
 
 
 def test_every_alert_fires_when_it_should_and_is_silent_otherwise():
-    done = run_tool("test", "rules", str(ROOT / "tests/system/alerts_test.yml"))
+    done = run_tool("test", "rules", *map(str, CASE_FILES))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -47,8 +48,10 @@ def test_the_cases_notice_an_alert_that_never_fires(rule, tmp_path):
         if other["alert"] == rule["alert"]:
             other["expr"] = f"({other['expr']}) and vector(0) > 1"
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(groups))
-    cases = yaml.safe_load((ROOT / "tests/system/alerts_test.yml").read_text())
-    own = [test for test in cases["tests"] if test["name"].startswith(rule["alert"])]
+    for file in CASE_FILES:
+        cases = yaml.safe_load(file.read_text())
+        if own := [test for test in cases["tests"] if test["name"].startswith(rule["alert"] + ",")]:
+            break
     (tmp_path / "cases.yml").write_text(yaml.safe_dump({**cases, "rule_files": ["alerts.yml"], "tests": own}))
     assert run_tool("test", "rules", str(tmp_path / "cases.yml")).returncode != 0
 
