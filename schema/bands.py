@@ -12,22 +12,22 @@ from schema.backlog import lock_ingest
 _IS_CONSUMED = """
     EXISTS (SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = f.id AND q.run_id IS NOT NULL)
 """
+# In the order of the index, which is then written page by page. A file that came back may have its bands still.
 _ADD_BANDS = sa.text(
     f"""
-    INSERT INTO near_dup_bands (band, hash, file_id)
-    SELECT own.band, own.hash, f.id
-    FROM processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
-    WHERE f.id = ANY(:ids) AND (f.excluded_reason IS NULL OR {_IS_CONSUMED})
-        AND NOT EXISTS (
-            SELECT FROM near_dup_bands b WHERE b.band = 1 AND b.hash = f.bands[1] AND b.file_id = f.id
-        )
-    ORDER BY own.band, own.hash
+    WITH f AS MATERIALIZED (
+        SELECT f.id, f.bands FROM processed_files f
+        WHERE f.id = ANY(:ids) AND f.bands <> '{{}}' AND (f.excluded_reason IS NULL OR {_IS_CONSUMED})
+            AND NOT EXISTS (SELECT FROM near_dup_bands b WHERE b.hash = f.bands[1] AND b.file_id = f.id)
+    )
+    INSERT INTO near_dup_bands (hash, file_id)
+    SELECT DISTINCT unnest(f.bands) AS hash, f.id FROM f ORDER BY hash
     """  # noqa: S608 - a constant
 )
 _DROP_BANDS = """
     DELETE FROM near_dup_bands b
-    USING processed_files f CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS own (hash, band)
-    WHERE f.id = ANY(:ids) AND b.file_id = f.id AND b.band = own.band AND b.hash = own.hash
+    USING processed_files f CROSS JOIN LATERAL unnest(f.bands) AS own (hash)
+    WHERE f.id = ANY(:ids) AND b.file_id = f.id AND b.hash = own.hash
 """
 _DROP_ALL = sa.text(_DROP_BANDS)
 _DROP_UNUSED = sa.text(f"{_DROP_BANDS} AND NOT {_IS_CONSUMED}")

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
+from schema.candidate_texts import CandidateTexts
+
 # The newest files of one band that are looked at, and the candidates of each kind whose texts are compared: the
 # thousandth copy of a boilerplate costs what the tenth did.
 MAX_PER_BAND = 32
@@ -16,15 +18,11 @@ _ROWS_PER_BAND = 8
 _FETCH_MARK = sa.text("SELECT coalesce(max(placed_in), 0) FROM processed_files")
 _BY_BANDS = """
     SELECT s.ordinal, near.file_id, count(*) AS num_shared
-    FROM (
-        SELECT s.ordinal, own.band, own.hash
-        FROM staged_files s CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
-        ORDER BY own.band, own.hash
-    ) s
+    FROM (SELECT ordinal, unnest(bands) AS hash FROM staged_files ORDER BY hash) s
     CROSS JOIN LATERAL (
         SELECT b.file_id FROM near_dup_bands b
-        WHERE b.band = s.band AND b.hash = s.hash
-        ORDER BY b.band DESC, b.hash DESC, b.file_id DESC LIMIT :max_per_band
+        WHERE b.hash = s.hash
+        ORDER BY b.hash DESC, b.file_id DESC LIMIT :max_per_band
     ) near
     GROUP BY s.ordinal, near.file_id
 """
@@ -35,11 +33,8 @@ _KNOWN_AND_NEW = """
     UNION
     SELECT s.ordinal, f.id, count(*)
     FROM processed_files f
-    CROSS JOIN LATERAL unnest(f.bands) WITH ORDINALITY AS theirs (hash, band)
-    JOIN (
-        SELECT s.ordinal, own.band, own.hash
-        FROM staged_files s CROSS JOIN LATERAL unnest(s.bands) WITH ORDINALITY AS own (hash, band)
-    ) s ON s.band = theirs.band AND s.hash = theirs.hash
+    CROSS JOIN LATERAL unnest(f.bands) AS theirs (hash)
+    JOIN (SELECT ordinal, unnest(bands) AS hash FROM staged_files) s USING (hash)
     WHERE f.placed_in > :mark AND f.excluded_reason IS NULL
     GROUP BY s.ordinal, f.id
 """
@@ -48,6 +43,7 @@ _KNOWN_AND_NEW = """
 _RANK = """
     WITH found AS ({found}), ranked AS (
         SELECT s.ordinal, f.id, f.split, f.quality_score, f.excluded_reason IS NULL AS is_kept, found.num_shared,
+            f.num_chars,
             row_number() OVER (
                 PARTITION BY s.ordinal, f.excluded_reason IS NULL ORDER BY found.num_shared DESC, f.id
             ) AS place
@@ -58,13 +54,12 @@ _RANK = """
     )
     SELECT r.ordinal, r.id, r.split, r.quality_score, r.is_kept, EXISTS (
             SELECT FROM training_queue q WHERE q.item_kind = 'file' AND q.item_id = r.id AND q.run_id IS NOT NULL
-        ), r.num_shared
+        ), r.num_shared, r.num_chars
     FROM ranked r WHERE r.place <= :max_candidates
     ORDER BY r.ordinal, r.is_kept DESC, r.place
 """
 _LOOK = sa.text(_RANK.format(found=_BY_BANDS))
 _LOOK_AGAIN = sa.text(_RANK.format(found=_KNOWN_AND_NEW))
-_FETCH_CONTENT = sa.text("SELECT content FROM processed_files WHERE id = :id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +92,7 @@ class Candidate:
     is_kept: bool
     is_consumed: bool
     num_shared: int
+    num_chars: int
 
 
 class Neighbourhood:
@@ -111,6 +107,7 @@ class Neighbourhood:
             raise ValueError("files with bands need a rule to compare them by")
         self._conn, self._repository_id, self._files, self._rule = conn, repository_id, files, rule
         self._similarities: dict[tuple[int, int], float] = {}
+        self._texts = CandidateTexts(conn)
         self._stored: dict[int, list[Candidate]] = {}
         self._mark = 0
 
@@ -127,6 +124,8 @@ class Neighbourhood:
         """Bring the candidates up to date under the lock: only what was placed since is compared."""
         if not self._has_bands:
             return
+        if not self._stored and self._conn.execute(_FETCH_MARK).scalar_one() == self._mark:
+            return
         known = [(ordinal, one.id, one.num_shared) for ordinal, found in self._stored.items() for one in found]
         values = {
             "ordinals": [ordinal for ordinal, _, _ in known],
@@ -141,6 +140,12 @@ class Neighbourhood:
         found: dict[int, list[Candidate]] = defaultdict(list)
         for ordinal, *candidate in self._conn.execute(query, values):
             found[ordinal].append(Candidate(*candidate))
+        self._texts.expect(
+            {
+                ordinal: [one for one in candidates if (ordinal, one.id) not in self._similarities]
+                for ordinal, candidates in found.items()
+            }
+        )
         return found
 
     def fetch_stored(self, ordinal: int) -> Sequence[Candidate]:
@@ -159,7 +164,7 @@ class Neighbourhood:
         """
         key = (ordinal, candidate.id)
         if key not in self._similarities:
-            text = self._conn.execute(_FETCH_CONTENT, {"id": candidate.id}).scalar_one()
+            text = self._texts.fetch(ordinal, candidate)
             self._similarities[key] = (
                 _estimate(candidate.num_shared, len(self._files[ordinal].bands))
                 if text is None

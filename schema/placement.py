@@ -127,11 +127,9 @@ def place(
     ids: dict[int, int] = {}
     for is_kept in (True, False):
         ids |= _insert(conn, repository_id, [one for one in placements if (one.reason is None) == is_kept], ids)
-    changed = [
-        changed_id
-        for file_id, (ordinal, similarity) in choice.beaten.items()
-        for changed_id in give_way(conn, file_id, ids[choice.follow(ordinal)], similarity)
-    ]
+    beaten = choice.beaten.items()
+    takers = {file_id: (ids[choice.follow(ordinal)], similarity) for file_id, (ordinal, similarity) in beaten}
+    changed = give_way(conn, takers)
     add_bands(conn, list(ids.values()))
     return [(ids[one.newcomer.ordinal], one.reason) for one in placements], changed
 

@@ -95,7 +95,7 @@ def similarity(one: str, other: str) -> float:
     return num_common / max(1, len(first) + len(second) - num_common)
 
 
-@functools.lru_cache(maxsize=4)  # one file is compared with several in a row
+@functools.lru_cache(maxsize=64)  # one file is compared with several in a row, and those with the next one too
 def make_shingles(text: str) -> Words:
     """Return the hashes of a text's shingles, each once, in order."""
     words = np.sort(hash_ngrams(hash_tokens(text), _POSITIONS))

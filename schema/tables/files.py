@@ -56,12 +56,13 @@ class ProcessedFile(Base):
 class NearDupBand(Base):
     """One MinHash band of a file that newcomers are compared with: kept, or consumed by a run before it left.
 
+    A hash is of one band only (`make_bands` mixes its number in), which need not stand beside it.
+
     No foreign key: files are never deleted, and checking fourteen rows for each would double the cost of storing it.
     """
 
     __tablename__ = "near_dup_bands"
     # Neighbourhood.look: the newest files that share a band
-    band: Mapped[int] = mapped_column(sa.SmallInteger, primary_key=True)
     hash: Mapped[int] = mapped_column(primary_key=True)
     file_id: Mapped[int] = mapped_column(primary_key=True)
 

@@ -33,7 +33,7 @@ _RULE = NearRule(threshold=0.7, similarity=similarity)
 _WORD = re.compile(r"[A-Za-z_]\w{2,}")
 _FILL = """
     INSERT INTO near_dup_bands
-    SELECT band, (random() * 2 - 1) * 9e18::float8, n + 1000000000
+    SELECT (random() * 2 - 1) * 9e18::float8, n + 1000000000
     FROM generate_series(1, 14) AS band, generate_series(1, :num) AS n
 """
 

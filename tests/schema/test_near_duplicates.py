@@ -329,7 +329,7 @@ def test_candidates_of_one_file_are_limited_where_nothing_is_similar(conn, line)
 
 
 def test_the_bands_are_looked_up_through_their_index(conn, line):
-    seed = "INSERT INTO near_dup_bands SELECT n % 14 + 1, n * 7919, n FROM generate_series(1, 50000) AS n"
+    seed = "INSERT INTO near_dup_bands SELECT n * 7919, n FROM generate_series(1, 50000) AS n"
     conn.execute(sa.text(seed))
     conn.execute(sa.text("ANALYZE near_dup_bands"))
     claim, files = claim_source(conn), [make(f"{n}.py", make_text(n)) for n in range(3)]
@@ -338,5 +338,4 @@ def test_the_bands_are_looked_up_through_their_index(conn, line):
     nodes, _ = explain(conn, "near_dup_bands", neighbourhood.look)
     (scan,) = [node for node in nodes if node.get("Relation Name") == "near_dup_bands"]
     assert (scan["Node Type"], scan["Index Name"]) == ("Index Only Scan", "pk_near_dup_bands")
-    assert "band" in scan["Index Cond"]
     assert "hash" in scan["Index Cond"]
