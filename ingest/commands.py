@@ -83,7 +83,7 @@ def add(
     A source that is there already is visited again, and adds what has changed. What is opted out is not added.
     """
     found = _normalise(sources, lists, stdlib=stdlib)
-    patterns = read_patterns(settings.ingest.opt_out)
+    patterns = _read_opt_outs(settings)
     with open_engine(settings) as engine, engine.begin() as conn:
         add_opt_outs(conn, patterns)
         opted_out = fetch_opt_outs(conn)
@@ -109,9 +109,9 @@ def opt_out(settings: Settings, patterns: tuple[str, ...], forget: bool) -> None
     """
     try:
         given = [check_pattern(text) for text in patterns]
-        configured = read_patterns(settings.ingest.opt_out)
     except SourceError as error:
         raise click.ClickException(str(error)) from error
+    configured = _read_opt_outs(settings)
     with open_engine(settings) as engine, engine.begin() as conn:
         if forget:
             click.echo(f"{forget_opt_outs(conn, given)} patterns forgotten", err=True)
@@ -121,6 +121,13 @@ def opt_out(settings: Settings, patterns: tuple[str, ...], forget: bool) -> None
     words = f"{removed.num_repositories} sources, {removed.num_files} files, {removed.num_contents} contents"
     click.echo(f"taken out: {words}", err=True)
     click.echo("\n".join(known))
+
+
+def _read_opt_outs(settings: Settings) -> list[str]:
+    try:
+        return read_patterns(settings.ingest.opt_out)
+    except SourceError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def queue_source(conn: sa.Connection, source: Source, *, licence: str | None = None, priority: int = 0) -> bool:
@@ -145,6 +152,7 @@ def queue_source(conn: sa.Connection, source: Source, *, licence: str | None = N
 def work(settings: Settings, drain: bool, no_server: bool) -> None:
     """Handle queued sources until stopped; a database that is away is waited for."""
     stop = threading.Event()
+    _read_opt_outs(settings)
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / "ingest.log")
     with (
         stop_on_signals(stop),

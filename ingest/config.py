@@ -110,14 +110,16 @@ class IngestSettings(BaseModel):
     """A found repository with a lower score is refused, for what it seems to be or as `score` (0 to 100)."""
     min_repository_age_days: int = Field(default=30, ge=0)
     """A found repository that is younger is refused as `young` until it is found again (days)."""
+    min_owner_age_days: int = Field(default=90, ge=0)
+    """A found repository whose owner's account is younger is refused as `young_owner`; 0 asks for no account (days)."""
     max_repository_kb: int = Field(default=1_000_000, ge=1)
     """A found repository that is larger, as the API says, is refused as `too_big` (kilobytes)."""
     force_include: tuple[str, ...] = ()
-    """Found repositories that are taken whatever their score, stars and age: globs over owner/name."""
+    """Found repositories that are taken whatever their score, stars, age and owner: globs over owner/name."""
     force_exclude: tuple[str, ...] = ()
     """Found repositories that are refused as `force_exclude`: globs over owner/name."""
     opt_out: tuple[Path, ...] = ()
-    """Files with owner/name or globs, one a line, that are never taken, and taken out where they are stored."""
+    """Files with owner/name or globs, one a line: never taken, and taken out if stored; read again when they change."""
     crawl_interval_h: float = Field(default=24.0, gt=0)
     """With `--watch`: time from the start of one crawl to the next (hours)."""
     crawl_overlap_days: int = Field(default=1, ge=0)

@@ -5,12 +5,15 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 import sqlalchemy as sa
 
 from ingest.alive import Alive, say_nothing
 from ingest.config import Settings
+from ingest.opt_outs import OptOutFiles
 from monitoring.progress import Progress
 from monitoring.stopping import stop_on_signals
 from schema.chores import finish_chore, take_chore
@@ -27,8 +30,9 @@ _LOOK_EVERY_S = 60.0
 class Caretaker:
     """What the threads of one worker share, so that one of them looks now and then."""
 
-    def __init__(self, engine: sa.Engine, *, days: int) -> None:
+    def __init__(self, engine: sa.Engine, *, days: int, opt_out: Sequence[Path] = ()) -> None:
         self._engine, self._days = engine, days
+        self.opt_outs = OptOutFiles(engine, opt_out)
         self._looked_at = -_LOOK_EVERY_S
         self._lock = threading.Lock()
 

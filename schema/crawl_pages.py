@@ -20,20 +20,20 @@ class SavedPage:
     next_url: str | None
     total: int
     num_items: int
+    judged_by: str
 
 
-def fetch_pages(conn: sa.Connection, url: str) -> Mapping[str, SavedPage]:
-    """Fetch what is known of a page, by token id."""
+def fetch_pages(conn: sa.Connection, url: str, rules: str) -> Mapping[str, SavedPage]:
+    """Fetch what is known of a page that was judged by these rules, by token id."""
     names = [getattr(CrawlPage, name) for name in SavedPage.__slots__]
-    return {
-        row.token_id: SavedPage(**row._asdict()) for row in conn.execute(sa.select(*names).where(CrawlPage.url == url))
-    }
+    known = sa.select(*names).where(CrawlPage.url == url, CrawlPage.judged_by == rules)
+    return {row.token_id: SavedPage(**row._asdict()) for row in conn.execute(known)}
 
 
 def save_page(conn: sa.Connection, page: SavedPage) -> None:
     """Remember a page, in the transaction that saves its results."""
     values = {name: getattr(page, name) for name in SavedPage.__slots__}
-    changed = {name: values[name] for name in ("etag", "next_url", "total", "num_items")}
+    changed = {name: values[name] for name in ("etag", "next_url", "total", "num_items", "judged_by")}
     new = insert(CrawlPage).values(values)
     conn.execute(
         new.on_conflict_do_update(index_elements=["url", "token_id"], set_={**changed, "seen_at": sa.func.now()})

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
@@ -13,6 +14,8 @@ from schema.found import FoundRow
 
 # Below the sources that the operator names, which have priority 0 or more; the best ones first.
 _PRIORITY_OF_ZERO = -100
+# What time alone mends.
+AGEING = ("young", "young_owner")
 _API_HOST, _HOST = "api.github.com", "github.com"
 
 
@@ -51,14 +54,25 @@ def accept(
     )
 
 
+def withdraw(rows: Sequence[FoundRow], opted_out: Sequence[str]) -> list[FoundRow]:
+    """Return the rows, with those refused that are opted out by now."""
+    return [
+        replace(row, state="refused", reason="opted_out") if matches(f"{row.owner}/{row.name}", opted_out) else row
+        for row in rows
+    ]
+
+
 def _refuse(
     found: Found, score: Score, settings: IngestSettings, opted_out: Sequence[str], now: dt.datetime
 ) -> str | None:
     """Return the reason against a repository, None if it is accepted."""
     if matches(found.full_name, opted_out):
         return "opted_out"
-    if found.clone_url.lower() != f"https://{clone_host(settings.github_api_url)}/{found.full_name}.git".lower():
+    address = f"https://{clone_host(settings.github_api_url)}/{found.full_name}".lower()
+    if found.clone_url.lower() != f"{address}.git":
         return "foreign_clone_url"
+    if found.html_url.lower() != address or found.account.login.lower() != found.owner.lower():
+        return "contradictory"  # it says two names of itself
     if found.private or found.disabled:
         return "not_public" if found.private else "disabled"
     if found.size > settings.max_repository_kb:

@@ -1,68 +1,29 @@
-"""A small client of GitHub's REST API: serial requests that obey its limits, and answers that are whole or an error.
+"""A small client of GitHub's REST API: serial requests that obey its limits, and answers that are whole or an error."""
 
-No exception of it keeps a request, a response or another exception that might hold the token.
-"""
-
-import json
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
 from pydantic import SecretStr
 
+from ingest.github.answers import Answer, BadTokens, Rejected, Unreachable, classify, follow, read_answer
 from ingest.github.clock import Clock, Stopped
-from ingest.github.limits import ANONYMOUS, Limits
+from ingest.github.limits import ANONYMOUS, Book, Limits
+from ingest.github.pauses import read_retry_after
+from ingest.github.replies import PER_PAGE
 from ingest.github.transport import Reply, TokenAuth, Transport, identify_token
 from monitoring import record
 
 log = logging.getLogger(__name__)
 
-PER_PAGE: Final = 100
 _MAX_TRIES: Final = 5
 _MAX_STRIKES: Final = 8
-_MAX_HOPS: Final = 5
 _FIRST_BACKOFF_S: Final = 1.0
 _MAX_BACKOFF_S: Final = 60.0
 _WAIT_SLICE_S: Final = 1.0
-_MOVED: Final = (301, 302, 307, 308)
-_LIMITED: Final = (403, 429)
-# A 403 that is no refusal of a right says one of these.
-_LIMIT_WORDS: Final = re.compile(r"rate limit|abuse|no message", re.IGNORECASE)
-
-
-class ApiError(Exception):
-    """GitHub did not give what was asked for; `reason` is one short word, the message says more."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason = reason
-
-
-class Unreachable(ApiError):
-    """It was tried often enough for now; later it may go well."""
-
-
-class Rejected(ApiError):
-    """The request itself is not accepted: asking again would end the same way."""
-
-
-class BadTokens(ApiError):
-    """None of the tokens is accepted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One page. `body` is None where the page is still the one that the ETag stands for."""
-
-    url: str
-    token_id: str
-    etag: str | None
-    next_url: str | None
-    body: Any
+_SEARCH_PATH: Final = "/search/repositories"
 
 
 class Client:
@@ -73,13 +34,14 @@ class Client:
         api_url: str,
         tokens: Sequence[SecretStr],
         clock: Clock,
+        book: Book,
         *,
         timeout_s: float = 20.0,
     ) -> None:
-        """Ask `api_url`; each request has `timeout_s` seconds."""
+        """Ask `api_url`; each request has `timeout_s` seconds, and `book` keeps what is known of the limits."""
         self._api_url, self._clock = api_url.rstrip("/"), clock
         self._auths = {identify_token(token): TokenAuth(token) for token in tokens}
-        self._limits = Limits(list(self._auths) or [ANONYMOUS])
+        self._limits = Limits(list(self._auths) or [ANONYMOUS], book, clock, timeout_s=timeout_s)
         self._transport = Transport(clock, timeout_s=timeout_s)
         self.num_requests = 0
         self.on_wait: Callable[[float, str], None] = lambda _left_s, _reason: None
@@ -92,7 +54,11 @@ class Client:
     def search_url(self, query: str) -> str:
         """Return the first page of a search over repositories; the others are said by the pages themselves."""
         words = {"q": query, "sort": "stars", "order": "desc", "per_page": str(PER_PAGE)}
-        return f"{self._api_url}/search/repositories?{httpx2.QueryParams(words)}"
+        return f"{self._api_url}{_SEARCH_PATH}?{httpx2.QueryParams(words)}"
+
+    def user_url(self, login: str) -> str:
+        """Return the address of what the API says of an account."""
+        return f"{self._api_url}/users/{login}"
 
     def remaining(self, resource: str) -> int | None:
         """Return the requests that are left in the open windows, None before the first answer."""
@@ -107,56 +73,57 @@ class Client:
         num_failed = num_hops = 0
         while True:
             self._check_own(url)
-            resource = "search" if "/search/" in url else "core"
+            resource = "search" if urlsplit(url).path.endswith(_SEARCH_PATH) else "core"
             token_id = self._await_turn(resource, etags or {})
-            self.num_requests += 1
-            reply = self._transport.exchange(url, self._auths.get(token_id), (etags or {}).get(token_id))
-            if isinstance(reply, Reply):
-                self._limits.note(token_id, resource, reply.headers, self._clock.now(), self._clock.utc())
-                record.record_limit(resource, self._limits.remaining(resource))
-            failure = reply if isinstance(reply, str) else self._judge(reply, token_id, resource)
-            record.record_crawl_request(failure or "ok")
-            if failure in (None, "not_modified") and isinstance(reply, Reply):
-                answer = self._read(url, token_id, reply)
+            reply = self._ask(url, resource, token_id, (etags or {}).get(token_id))
+            failure = self._judge(reply, token_id, resource)
+            if failure is None and isinstance(reply, Reply):
+                answer = read_answer(url, token_id, reply)
                 if answer is not None:
+                    record.record_crawl_request("not_modified" if answer.body is None else "ok")
                     return answer
                 failure = "broken_body"
+            record.record_crawl_request(str(failure))
             if failure == "moved" and isinstance(reply, Reply):
                 num_hops += 1
-                url = self._follow(url, reply, num_hops)
+                url = follow(url, reply, num_hops)
             elif failure not in ("primary", "secondary", "bad_token"):
                 num_failed += 1
                 self._back_off(str(failure), num_failed, url, reply)
 
-    def _judge(self, reply: Reply, token_id: str, resource: str) -> str | None:
-        """Return what stands against a reply, None if nothing does; close the windows that it says are closed."""
-        status = reply.status
-        if status in _LIMITED:
-            return self._close(reply, token_id, resource)
-        self._limits.forgive()
-        if status == 401:
-            self._drop(token_id)
-            return "bad_token"
-        if status in (200, 304):
-            return "not_modified" if status == 304 else None
-        if status in _MOVED:
-            return "moved"
-        return "server_error" if status >= 500 or status == 408 else "rejected"
+    def _ask(self, url: str, resource: str, token_id: str, etag: str | None) -> Reply | str:
+        self.num_requests += 1
+        try:
+            reply = self._transport.exchange(url, self._auths.get(token_id), etag)
+        except Stopped:
+            self._limits.end_turn(token_id, resource)
+            raise
+        if isinstance(reply, str):
+            self._limits.end_turn(token_id, resource)
+        return reply
 
-    def _close(self, reply: Reply, token_id: str, resource: str) -> str:
-        """Obey a rate limit: Retry-After, else the reset of a used-up window, else at least a minute."""
-        now = self._clock.now()
-        after_s = reply.pause_s
-        if after_s is None and self._limits.is_closed(token_id, resource, now):
+    def _judge(self, reply: Reply | str, token_id: str, resource: str) -> str | None:
+        """Return what stands against a reply, None if nothing does; close the windows that it says are closed."""
+        if isinstance(reply, str):
+            return reply
+        pause_s, fault = read_retry_after(reply.headers, self._clock.utc())
+        failure = classify(reply, pause_s)
+        if failure in ("primary", "secondary"):
             self._limits.strike()
-            self._give_up_on_strikes("primary_limit", reply)
-            return "primary"
-        if after_s is None and reply.status == 403 and not _LIMIT_WORDS.search(reply.message):
-            return "rejected"
-        wait_s = self._limits.close_all(after_s, now)
-        log.warning("GitHub asks for a pause of %.0f s", wait_s, extra={"event": "crawl_paused", "token": token_id})
-        self._give_up_on_strikes("secondary_limit", reply)
-        return "secondary"
+        else:
+            self._limits.forgive()
+        wait_s = (pause_s or self._limits.next_pause_s()) if failure == "secondary" else 0.0
+        self._limits.end_turn(token_id, resource, reply.headers, pause_s=wait_s)
+        record.record_limit(resource, self._limits.remaining(resource))
+        if fault:
+            log.warning("%s", fault, extra={"event": "crawl_bad_pause"})
+        if wait_s:
+            log.warning("GitHub asks for a pause of %.0f s", wait_s, extra={"event": "crawl_paused", "token": token_id})
+        if failure in ("primary", "secondary"):
+            self._give_up_on_strikes(f"{failure}_limit", reply)
+        if failure == "bad_token":
+            self._drop(token_id)
+        return failure
 
     def _give_up_on_strikes(self, reason: str, reply: Reply) -> None:
         if self._limits.strikes > _MAX_STRIKES:
@@ -172,7 +139,7 @@ class Client:
 
     def _await_turn(self, resource: str, etags: Mapping[str, str]) -> str:
         while True:
-            token_id, wait_s = self._limits.choose(resource, self._clock.now(), etags)
+            token_id, wait_s = self._limits.take_turn(resource, etags)
             if wait_s <= 0:
                 return token_id
             self._wait(wait_s, "limit")
@@ -183,7 +150,7 @@ class Client:
             raise Rejected("rejected", f"{url}: {said}")
         if num_failed >= _MAX_TRIES:
             raise Unreachable(failure, f"{url}: {said} ({num_failed} tries)")
-        after_s = None if isinstance(reply, str) else reply.pause_s
+        after_s = None if isinstance(reply, str) else read_retry_after(reply.headers, self._clock.utc())[0]
         self._wait(max(after_s or 0.0, min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (num_failed - 1))), "back_off")
 
     def _wait(self, seconds: float, reason: str) -> None:
@@ -195,26 +162,8 @@ class Client:
             if self._clock.wait(min(left_s, _WAIT_SLICE_S)):
                 raise Stopped
 
-    def _follow(self, url: str, reply: Reply, num_hops: int) -> str:
-        target = str(httpx2.URL(url).join(reply.headers.get("location", "")))
-        if num_hops > _MAX_HOPS:
-            raise Rejected("redirects", f"{url}: more than {_MAX_HOPS} redirects")
-        return target
-
     def _check_own(self, url: str) -> None:
         """Refuse an address on another host than the API's: the token is for nobody else."""
         own, asked = urlsplit(self._api_url), urlsplit(url)
         if (own.scheme, own.netloc) != (asked.scheme, asked.netloc):
             raise Rejected("foreign_host", f"{asked.scheme}://{asked.hostname} is not the API's host {own.netloc}")
-
-    def _read(self, url: str, token_id: str, reply: Reply) -> Answer | None:
-        """Return the page of a reply, None if its body is broken."""
-        body = None
-        if reply.status != 304:
-            try:
-                body = json.loads(reply.content)
-            except (ValueError, RecursionError):
-                return None
-            if body is None:  # that would mean: as it was
-                return None
-        return Answer(url, token_id, reply.headers.get("etag"), reply.next_url, body)

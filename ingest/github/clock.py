@@ -27,10 +27,15 @@ class Clock(Protocol):
 
 
 class RealClock:
-    """The machine's clock, and an event that ends every wait."""
+    """The machine's clock, and an event that ends every wait; whoever sets the wall clock meanwhile changes nothing."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
+        self.agree(dt.datetime.now(dt.UTC))
+
+    def agree(self, utc: dt.datetime) -> None:
+        """Go by another clock from now on: the one that all processes share."""
+        self._utc, self._at = utc, time.monotonic()
 
     def now(self) -> float:
         """Return seconds that only grow."""
@@ -38,7 +43,7 @@ class RealClock:
 
     def utc(self) -> dt.datetime:
         """Return the date and time."""
-        return dt.datetime.now(dt.UTC)
+        return self._utc + dt.timedelta(seconds=time.monotonic() - self._at)
 
     def wait(self, seconds: float) -> bool:
         """Wait; return True, early, when it is time to stop."""

@@ -1,5 +1,7 @@
 """What the steps of a crawl share: its parts, what it holds, and what it has done so far."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,9 +13,19 @@ from ingest.config import IngestSettings
 from ingest.github.client import Client
 from ingest.github.clock import Clock
 from ingest.github.plans import Plan
+from ingest.github.score import SCORE_VERSION
+from ingest.github.terms import load_terms
+from ingest.opt_outs import OptOutFiles
 from schema.crawl import WindowClaim, renew_window
 
 _RENEWALS_PER_LEASE = 8  # every 15 s of a wait: well before a lease of two minutes ends
+
+
+# The settings by which a found repository is judged.
+_RULES = {
+    *("min_stars", "min_forks", "min_repository_score", "min_repository_age_days", "min_owner_age_days"),
+    *("max_repository_kb", "force_include", "force_exclude"),
+}
 
 
 @dataclass(slots=True)
@@ -40,6 +52,15 @@ class Crawler:
     tally: Tally = field(default_factory=Tally)
     claim: WindowClaim | None = None  # the one that is held, for who renews it during a wait
     kept_at: float = 0.0  # when its lease was last renewed
+    rules: str = field(init=False)  # stands for all that a repository is judged by
+    opt_outs: OptOutFiles = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note by which rules this crawler judges."""
+        judged_by = self.settings.model_dump(include=_RULES, mode="json")
+        text = json.dumps([judged_by, SCORE_VERSION, [term.text for term in load_terms()]], sort_keys=True)
+        self.rules = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.opt_outs = OptOutFiles(self.engine, self.settings.opt_out)
 
     def keep_claim(self) -> None:
         """Hold on to the window; called in every slice of a wait."""

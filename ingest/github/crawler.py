@@ -5,15 +5,15 @@
 
 import datetime as dt
 import logging
-from collections import Counter
+from collections.abc import Sequence
 
-from ingest.github.accept import accept
-from ingest.github.client import PER_PAGE, Answer, ApiError, BadTokens, Rejected
+from ingest.github.answers import ApiError, BadTokens, Rejected
 from ingest.github.clock import Stopped
 from ingest.github.context import Crawler
+from ingest.github.pages import read_whole_page, save
 from ingest.github.plans import to_new
-from ingest.github.replies import Page, PageBroken, read_page
-from ingest.github.windows import MAX_RESULTS, Window, split
+from ingest.github.replies import PER_PAGE, Page
+from ingest.github.windows import MAX_RESULTS, MAX_WINDOWS, Window, split
 from monitoring import record
 from schema.crawl import (
     StaleWindow,
@@ -26,13 +26,8 @@ from schema.crawl import (
     release_window,
     restart_window,
     split_window,
-    turn_page,
 )
-from schema.crawl_pages import SavedPage, fetch_pages, save_page
 from schema.database import is_outage
-from schema.failpoints import hit
-from schema.found import save_found
-from schema.opt_outs import fetch_opt_outs
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +49,10 @@ def crawl(crawler: Crawler) -> None:
     wait_s = 0.0
     while not (wait_s and crawler.clock.wait(wait_s)) and not crawler.clock.is_stopped():
         try:
+            if not crawler.opt_outs.look():
+                crawler.alive()
+                wait_s = _POLL_S
+                continue
             if crawl_one(crawler):
                 wait_s = 0.0
                 continue
@@ -119,88 +118,59 @@ def _read_window(crawler: Crawler, claim: WindowClaim) -> None:
     window = Window.from_json(claim.box)
     url: str | None = claim.cursor or crawler.client.search_url(claim.query)
     num_pages, num_read, num_incomplete = -(-claim.num_found // PER_PAGE), claim.num_found, 0
-    total = claim.total or 0
+    total, asked = claim.total or 0, set[str]()
     while url is not None and num_pages < claim.max_pages:
-        page, saved = _read_page(crawler, url)
+        page, saved = read_whole_page(crawler, url)
         if page is not None and page.is_incomplete:
             num_incomplete += 1
             if num_incomplete < _MAX_INCOMPLETE:
                 continue
             _give_way(crawler, claim, window, page)
             return
+        asked.add(url)
+        if saved.next_url in asked:
+            raise Rejected("broken_link", f"{url}: the next page is one that was read already")
         total = saved.total
         parts = _split(crawler, window, total) if num_pages == 0 else []
-        _save(crawler, claim, page, saved, next_url=None if parts else saved.next_url)
+        save(crawler, claim, page, saved, next_url=None if parts else saved.next_url)
         if parts:
-            with crawler.engine.begin() as conn:
-                split_window(conn, claim, [to_new(part, crawler.plan) for part in parts], total=total)
+            _part(crawler, claim, parts, total)
             return
         num_pages, num_read, num_incomplete, url = num_pages + 1, num_read + saved.num_items, 0, saved.next_url
+    # More than on the first page: what was pushed meanwhile, or a count that was wrong.
+    if parts := _split(crawler, window, total):
+        _part(crawler, claim, parts, total)
+        return
     _finish(crawler, claim, total, num_read)
-
-
-def _read_page(crawler: Crawler, url: str) -> tuple[Page | None, SavedPage]:
-    """Fetch one page; None where it is the one that is saved already.
-
-    Raises:
-        ApiError: it cannot be had.
-    """
-    with crawler.engine.begin() as conn:
-        known = fetch_pages(conn, url)
-    answer = crawler.client.fetch(url, {token_id: page.etag for token_id, page in known.items()})
-    crawler.tally.num_pages += 1
-    if answer.body is None:
-        crawler.tally.num_unchanged += 1
-        return None, known[answer.token_id]
-    try:
-        page = read_page(answer.body)
-    except PageBroken as error:
-        raise ApiError("broken_body", f"{url}: {error}") from error
-    return page, _to_saved(answer, page)
-
-
-def _to_saved(answer: Answer, page: Page) -> SavedPage:
-    return SavedPage(answer.url, answer.token_id, answer.etag or "", answer.next_url, page.total, page.num_items)
-
-
-def _save(crawler: Crawler, claim: WindowClaim, page: Page | None, saved: SavedPage, *, next_url: str | None) -> None:
-    """Save a page's repositories, its ETag and the cursor in one transaction: no crash tears them apart."""
-    counts: Counter[str] = Counter()
-    now = crawler.clock.utc()
-    rows = [] if page is None else page.found
-    crawler.kept_at = crawler.clock.now()
-    with crawler.engine.begin() as conn:
-        opted_out = fetch_opt_outs(conn)  # who opts out while we search is not queued either
-        judged = [accept(found, claim.language, crawler.settings, opted_out=opted_out, now=now) for found in rows]
-        if judged:
-            counts = save_found(conn, judged)
-        if page is not None and saved.etag:
-            save_page(conn, saved)
-        lease_s = crawler.settings.lease_s
-        turn_page(conn, claim, cursor=next_url, total=saved.total, num_items=saved.num_items, lease_s=lease_s)
-        hit("crawl.before_commit")
-    counts.update({"malformed": page.num_malformed} if page is not None and page.num_malformed else {})
-    record.record_found(counts)
-    crawler.tally.repositories += counts
-    crawler.tally.reasons.update(row.reason for row in judged if row.reason is not None)
 
 
 def _split(crawler: Crawler, window: Window, total: int) -> list[Window]:
     """Return the parts of a window that holds more than GitHub shows, none if it fits or cannot be split."""
-    if total <= MAX_RESULTS or not crawler.plan.splits:
+    if total <= MAX_RESULTS or not crawler.plan.splits or not _may_split(crawler):
         return []
     return split(window, total, crawler.clock.utc().date())
+
+
+def _may_split(crawler: Crawler) -> bool:
+    """Say whether there are fewer windows than any honest count of repositories asks for."""
+    with crawler.engine.begin() as conn:
+        counts = count_windows(conn, crawler.plan.name, crawler.plan.languages)
+    return sum(counts.values()) < MAX_WINDOWS
+
+
+def _part(crawler: Crawler, claim: WindowClaim, parts: Sequence[Window], total: int) -> None:
+    with crawler.engine.begin() as conn:
+        split_window(conn, claim, [to_new(part, crawler.plan) for part in parts], total=total)
 
 
 def _give_way(crawler: Crawler, claim: WindowClaim, window: Window, page: Page) -> None:
     """Split a window that GitHub does not search to its end in time; what cannot be split is read again later."""
     can_split = crawler.plan.splits and page.total > PER_PAGE  # else the parts would be no quicker to search
-    parts = split(window, page.total, crawler.clock.utc().date()) if can_split else []
+    parts = split(window, page.total, crawler.clock.utc().date()) if can_split and _may_split(crawler) else []
     if not parts:
         _postpone(crawler, claim, "incomplete", f"{claim.query}: GitHub did not search it to its end")
         return
-    with crawler.engine.begin() as conn:
-        split_window(conn, claim, [to_new(part, crawler.plan) for part in parts], total=page.total)
+    _part(crawler, claim, parts, page.total)
 
 
 def _finish(crawler: Crawler, claim: WindowClaim, total: int, num_read: int) -> None:
@@ -214,6 +184,7 @@ def _finish(crawler: Crawler, claim: WindowClaim, total: int, num_read: int) -> 
         return
     elif total > expected and crawler.plan.splits:
         reason = f"capped: {total - expected} of {total} results are not shown"
+        log.warning("%s: %s", claim.query, reason, extra={"event": "window_capped"})
     with crawler.engine.begin() as conn:
         finish_window(conn, claim, reason=reason, now=crawler.clock.utc())
 

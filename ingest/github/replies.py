@@ -3,9 +3,11 @@
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+PER_PAGE: Final = 100
 
 
 class PageBroken(Exception):
@@ -20,18 +22,28 @@ def _clean(value: Any) -> Any:
 
 
 # What the database holds, and no arithmetic overflows on.
-_MAX_NUMBER = 1 << 53
+MAX_NUMBER = 1 << 53
 _EARLIEST, _LATEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 _Text = Annotated[str, BeforeValidator(_clean), Field(max_length=4096)]
-_Id = Annotated[str, BeforeValidator(_clean), Field(min_length=1, max_length=256)]
-_Number = Annotated[int, Field(ge=0, le=_MAX_NUMBER)]
-_Time = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
+_Id = Annotated[str, Field(pattern=r"^[!-~]{1,256}$")]
+_Number = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Time = Annotated[AwareDatetime, Field(ge=_EARLIEST, le=_LATEST)]
 # A name of dots alone is a folder's.
-_FULL_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,38}/(?:\.{0,2}[A-Za-z0-9_-]|\.{3})[A-Za-z0-9._-]{0,99}$"
+_LOGIN = "[A-Za-z0-9_][A-Za-z0-9_-]{0,38}"
+_FULL_NAME = rf"^{_LOGIN}/(?:\.{{0,2}}[A-Za-z0-9_-]|\.{{3}})[A-Za-z0-9._-]{{0,99}}$"
 
 
 class _Licence(BaseModel):
     spdx_id: _Text | None = None
+
+
+class Owner(BaseModel):
+    """The account that a repository belongs to; accounts are numbered in the order in which they were made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+    login: Annotated[str, Field(pattern=rf"^{_LOGIN}$")]
 
 
 class Found(BaseModel):
@@ -41,6 +53,8 @@ class Found(BaseModel):
 
     node_id: _Id
     full_name: Annotated[str, Field(pattern=_FULL_NAME)]
+    account: Owner = Field(alias="owner")
+    html_url: _Text
     clone_url: _Text
     description: _Text | None = None
     homepage: _Text | None = None
@@ -55,8 +69,8 @@ class Found(BaseModel):
     disabled: bool = False
     private: bool = False
     mirror_url: _Text | None = None
-    created_at: _Time
-    pushed_at: _Time
+    created_at: Time
+    pushed_at: Time
 
     @property
     def owner(self) -> str:
@@ -92,12 +106,15 @@ def read_page(body: Any) -> Page:
     Raises:
         PageBroken: it is none.
     """
-    try:
-        total, is_incomplete, items = int(body["total_count"]), bool(body["incomplete_results"]), list(body["items"])
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise PageBroken(f"no page of a search: {type(error).__name__}") from error
-    if not 0 <= total <= _MAX_NUMBER:
+    if not isinstance(body, dict):
+        raise PageBroken("no page of a search: it is no object")
+    total, is_incomplete, items = (body.get(name) for name in ("total_count", "incomplete_results", "items"))
+    if type(total) is not int or not 0 <= total <= MAX_NUMBER:  # bool is an int too
         raise PageBroken("no page of a search: total_count is no number of repositories")
+    if not isinstance(is_incomplete, bool):
+        raise PageBroken("no page of a search: incomplete_results is neither true nor false")
+    if not isinstance(items, list) or len(items) > PER_PAGE:
+        raise PageBroken(f"no page of a search: items is no list of at most {PER_PAGE}")
     found = []
     for item in items:
         try:

@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,15 +13,15 @@ import sqlalchemy as sa
 from ingest.alive import Alive, say_nothing
 from ingest.config import IngestSettings
 from ingest.github.accept import accept
-from ingest.github.client import PER_PAGE, Client
+from ingest.github.client import Client
 from ingest.github.clock import Clock
 from ingest.github.context import Crawler
 from ingest.github.crawler import crawl
 from ingest.github.plans import Plan, open_passes
-from ingest.github.replies import read_page
-from ingest.opt_outs import apply_opt_outs, read_patterns
+from ingest.github.replies import PER_PAGE, read_page
 from monitoring.progress import Progress, Task
 from schema.crawl import count_windows, fetch_reasons
+from schema.crawl_limits import open_limits
 from schema.crawl_pages import forget_pages
 
 log = logging.getLogger(__name__)
@@ -75,14 +76,13 @@ def run_crawl(
     """Crawl until every window of the pass was read, or it is time to stop; return the figures.
 
     Raises:
-        BadTokens: GitHub accepts none of the tokens. SourceError: an opt-out file is not usable.
+        BadTokens: GitHub accepts none of the tokens.
     """
     started = clock.now()
     with engine.begin() as conn:
-        apply_opt_outs(conn, read_patterns(settings.opt_out))
         passes = open_passes(conn, plan, settings, clock.utc())
         forget_pages(conn, unseen_for=dt.timedelta(days=2 * settings.full_crawl_days))
-    client = open_client(settings, clock)
+    client = open_client(engine, settings, clock)
     display = _Display(progress.task(f"crawl {plan.name}") if progress else None, client)
     crawler = Crawler(engine, client, plan, settings, clock, display.show, alive)
     display.crawler = crawler
@@ -118,24 +118,28 @@ def run_crawl(
     }
 
 
-def open_client(settings: IngestSettings, clock: Clock) -> Client:
-    """Return a client for the configured API and tokens; without a token say how slow it will be."""
+def open_client(engine: sa.Engine, settings: IngestSettings, clock: Clock) -> Client:
+    """Return a client for the configured API and tokens; without a token say how slow it will be.
+
+    What is known of the limits lies in the database: another process with these tokens, or the next one, obeys it too.
+    """
     if not settings.github_tokens:
         log.warning(
             "no CODELUPE_GITHUB_TOKENS: the crawler asks %d times a minute, a third of what a token may",
             _ANONYMOUS_SEARCHES_PER_MIN,
             extra={"event": "crawl_without_token"},
         )
-    return Client(settings.github_api_url, settings.github_tokens, clock, timeout_s=settings.github_timeout_s)
+    book, timeout_s = partial(open_limits, engine), settings.github_timeout_s
+    return Client(settings.github_api_url, settings.github_tokens, clock, book, timeout_s=timeout_s)
 
 
-def forecast_crawl(settings: IngestSettings, plan: Plan, clock: Clock) -> dict[str, Any]:
+def forecast_crawl(engine: sa.Engine, settings: IngestSettings, plan: Plan, clock: Clock) -> dict[str, Any]:
     """Ask one question per language (of `terms` the first), and say what a full pass would take; nothing is stored.
 
     Raises:
         ApiError: GitHub does not answer.
     """
-    client = open_client(settings, clock)
+    client = open_client(engine, settings, clock)
     try:
         languages = {language: _forecast(client, settings, plan, language, clock) for language in plan.languages}
     finally:

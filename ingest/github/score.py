@@ -13,6 +13,8 @@ from typing import Any
 from ingest.github.kinds import find_kinds
 from ingest.github.replies import Found
 
+# Another number reads again what was judged by an earlier one; so does another list of terms.
+SCORE_VERSION = 1
 WEIGHTS: Mapping[str, float] = {
     "popularity": 0.25,  # what others have found worth a star, and worth a change of their own
     "activity": 0.20,  # code of today's interfaces, and more than a weekend's

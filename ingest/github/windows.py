@@ -15,6 +15,8 @@ MAX_RESULTS = 1000
 # since every part ends with a page that is not full.
 _TARGET_RESULTS = 800
 _MAX_PARTS = 64
+# Ten times as many as all public repositories with ten stars need: beyond, the counts are no counts.
+MAX_WINDOWS = 20_000
 # The first repository of GitHub is of October 2007; the density of those with stars rises from there.
 _FIRST_DAY = dt.date(2007, 10, 1).toordinal()
 GITHUB_LANGUAGES = {

@@ -1,4 +1,4 @@
-"""What the crawler's processes share: closed windows of the API, ages of owners, and by which rules a page was judged."""
+"""What the crawler's processes share: closed windows, ages of owners, and the rules that a page was judged by."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,7 +1,9 @@
 """A clock that a test moves, a fake GitHub on it, and crawls against the two."""
 
 import datetime as dt
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pydantic import SecretStr
 from ingest.config import IngestSettings
 from ingest.github.plans import Plan
 from ingest.github.runs import run_crawl
+from schema.crawl_limits import RESOURCES, LimitWindow, Windows
 from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import TODAY, Repo
 
@@ -41,6 +44,14 @@ class FakeClock:
 
     def tick(self) -> None:
         self.seconds += 0.25
+
+
+@contextmanager
+def keep_in_memory(windows: dict[tuple[str, str], LimitWindow], token_ids: Sequence[str]) -> Iterator[Windows]:
+    """Keep the limits of one process's tokens, where a test is not about others."""
+    for key in itertools.product(token_ids, RESOURCES):
+        windows.setdefault(key, LimitWindow(*key))
+    yield windows
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import numpy as np
 import numpy.typing as npt
 
-from tests.ingest.github.universe import Repo
+from tests.ingest.github.universe import Repo, date_owner, number_owner
 
 _QUALIFIER = re.compile(r'(?:(\w+):)?("[^"]*"|\S+)')
 _NUMBERS: dict[str, Callable[[Repo], int]] = {
@@ -48,11 +48,14 @@ class FakeGithub:
         self.queries: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.violations: list[str] = []
+        self.asked_owners: list[str] = []
+        self.lost_owners: set[str] = set()
         self.moved_path = ""
         self.redirect_to = ""
         self.set_repos(repos)
         self._windows: dict[str, tuple[float, int]] = {}
         self._closed_until: dict[str, float] = {}
+        self._core_left: dict[str, int] = {}
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _make_handler(self))
         self._server.daemon_threads = True
@@ -110,6 +113,8 @@ class FakeGithub:
             return self._say(301, {**own, "Location": f"{self.moved_path}?{parts.query}"}, "Moved Permanently")
         if parts.path == "/search/repositories" and self.redirect_to:
             return self._say(302, {**own, "Location": self.redirect_to}, "Found")
+        if parts.path.startswith("/users/"):
+            return self._show_owner(parts.path.removeprefix("/users/"), token, own, now)
         if not parts.path.endswith("/search/repositories"):
             return self._say(404, own, "Not Found")
         self.answers["incomplete"] += mood == "incomplete"
@@ -132,6 +137,17 @@ class FakeGithub:
         self._windows[token] = (start, left)
         self.answers[str(status)] += 1
         return status, {**own, **limit, "X-RateLimit-Remaining": str(left), **more}, body
+
+    def _show_owner(self, login: str, token: str, own: dict[str, str], now: float) -> tuple[int, dict[str, str], bytes]:
+        left = self._core_left[token] = self._core_left.get(token, 5000 if token else 60) - 1
+        if left < 0:
+            self.violations.append(f"core {login}")
+        self.asked_owners.append(login)
+        limit = {"X-RateLimit-Remaining": str(left), "X-RateLimit-Reset": str(int(now) + 3600)}
+        if login in self.lost_owners:
+            return self._say(404, own | limit, "Not Found")
+        account = {"login": login, "id": number_owner(login), "created_at": f"{date_owner(login)}T08:00:00Z"}
+        return 200, own | limit | {"X-RateLimit-Resource": "core"}, json.dumps(account).encode()
 
     def _misbehave(
         self, mood: str, token: str, own: dict[str, str], now: float

@@ -7,15 +7,17 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
 
 from ingest.config import IngestSettings
-from ingest.github.client import ApiError, BadTokens, Client, Rejected, Unreachable
+from ingest.github.answers import ApiError, BadTokens, Rejected, Unreachable
+from ingest.github.client import Client
 from ingest.github.clock import RealClock, Stopped
-from tests.ingest.github.conftest import TOKEN, FakeClock
+from tests.ingest.github.conftest import TOKEN, FakeClock, keep_in_memory
 from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import make_repo
 
@@ -29,7 +31,8 @@ def make_client(clock: FakeClock) -> Iterator[Callable[..., Client]]:
 
     def make(fake: FakeGithub, *tokens: str, timeout_s: float = 5.0, **values: Any) -> Client:
         given = [SecretStr(token) for token in tokens or (TOKEN,) if token]
-        client = Client(values.get("url", fake.url), given, values.get("clock", clock), timeout_s=timeout_s)
+        book = partial(keep_in_memory, {})
+        client = Client(values.get("url", fake.url), given, values.get("clock", clock), book, timeout_s=timeout_s)
         clients.append(client)
         return client
 
@@ -147,7 +150,7 @@ def test_what_fails_is_tried_again_and_given_up_with_its_reason(
 
 
 def test_nobody_there_is_a_failure_of_the_connection(clock: FakeClock) -> None:
-    client = Client("http://127.0.0.1:9", [], clock)
+    client = Client("http://127.0.0.1:9", [], clock, partial(keep_in_memory, {}))
     with pytest.raises(Unreachable, match="connection"):
         search(client)
 

@@ -136,7 +136,7 @@ def test_sigterm_ends_it_within_seconds_in_the_middle_of_a_wait_and_leaves_its_w
     code, out, _ = end(process)
     assert (code, time.monotonic() - started < 10) == (0, True)
     report = json.loads(out)
-    assert (report["finished"], report["requests"]) == (False, 1)
+    assert (report["finished"], report["pages"]) == (False, 1)
     with engine.begin() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM crawl_windows WHERE state = 'working'")).scalar_one() == 0
     assert github.violations == []

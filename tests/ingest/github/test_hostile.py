@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ingest.github.limits import Limits
-from ingest.github.transport import Reply
 from tests.ingest.github.conftest import FakeClock
 from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import make_repo
@@ -56,7 +54,11 @@ def test_a_malformed_repository_costs_itself_alone(
 ) -> None:
     clock.stop_at = 3600
     named = [{"full_name": f"a/r{n}"} | values for n, values in enumerate((*_BAD_VALUES, *_GOOD_VALUES))]
-    whole = [values | {"clone_url": f"https://{fake.host}/{values['full_name']}.git"} for values in named]
+    addresses = [f"https://{fake.host}/{values['full_name']}" for values in named]
+    whole = [
+        values | {"html_url": address, "clone_url": f"{address}.git"}
+        for values, address in zip(named, addresses, strict=True)
+    ]
     repos = [make_repo(f"a/r{n}", n, values=values) for n, values in enumerate(whole)]
     fake.set_repos([*repos, make_repo("a/good", 1000)])
     report = run(fake, "python")
@@ -93,8 +95,8 @@ def test_a_page_that_is_none_is_kept_for_later(
 @pytest.mark.parametrize(
     ("status", "headers", "reason"),
     [
-        (304, {}, "error"),
-        (302, {"Location": "http://[::1"}, "error"),
+        (304, {}, "broken_body"),
+        (302, {"Location": "http://[::1"}, "broken_address"),
         (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "5"}, "primary_limit"),
         (429, {"Retry-After": "0"}, "secondary_limit"),
         (200, {"Link": '</search/repositories?q=x>; rel="next"', "X-RateLimit-Remaining": "-1"}, "broken_body"),
@@ -116,18 +118,6 @@ def test_a_reply_that_makes_no_sense_has_an_end(
     assert report["finished"]
     assert [row["reason"] for row in report["incomplete"]] == [reason]
     assert len(fake.headers) <= 40
-
-
-@pytest.mark.parametrize("reset", ["inf", "nan", "1e300", "-inf"])
-def test_a_window_that_never_resets_is_waited_for_no_longer_than_a_day(reset: str, clock: FakeClock) -> None:
-    limits = Limits(["alice"])
-    limits.note("alice", "search", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset}, 0.0, clock.utc())
-    assert 1 <= limits.choose("search", 0.0)[1] <= 86_401
-
-
-@pytest.mark.parametrize(("said", "seconds"), [("90", 90), ("-5", 0), ("inf", None), ("nan", None), ("soon", None)])
-def test_a_pause_is_a_number_of_seconds_or_none(said: str, seconds: int | None) -> None:
-    assert Reply(429, {"retry-after": said}, None, b"").pause_s == seconds
 
 
 def test_a_cursor_that_leads_to_another_host_is_given_up_and_its_window_begins_again(

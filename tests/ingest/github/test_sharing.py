@@ -31,7 +31,7 @@ def make_crawler(engine: sa.Engine, clock: FakeClock) -> Callable[[FakeGithub], 
         settings = IngestSettings(github_api_url=fake.url, github_tokens=[SecretStr(TOKEN)])
         with engine.begin() as conn:
             open_passes(conn, PLAN, settings, clock.utc())
-        crawler = Crawler(engine, open_client(settings, clock), PLAN, settings, clock)
+        crawler = Crawler(engine, open_client(engine, settings, clock), PLAN, settings, clock)
         crawler.client.on_wait = lambda _left_s, _reason: crawler.keep_claim()
         return crawler
 

@@ -3,6 +3,7 @@
 import datetime as dt
 import itertools
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -73,7 +74,7 @@ class Repo:
             "name": name,
             "full_name": self.full_name,
             "private": False,
-            "owner": {"login": owner, "type": "User"},
+            "owner": {"login": owner, "type": "User", "id": number_owner(owner)},
             "html_url": f"https://{host}/{self.full_name}",
             "clone_url": f"https://{host}/{self.full_name}.git",
             "description": self.description,
@@ -93,6 +94,18 @@ class Repo:
             "visibility": "public",
             "score": 1.0,
         } | self.values
+
+
+def number_owner(login: str) -> int:
+    """Return the number of an account: the later it was made, the higher; that of `newcomer-N` is N days ago."""
+    _, is_new, days = login.rpartition("newcomer-")
+    return 10_000_000 - int(days) if is_new else 1000 + zlib.crc32(login.lower().encode()) % 9_000_000
+
+
+def date_owner(login: str) -> dt.date:
+    """Return the day on which an account was made."""
+    number = number_owner(login)
+    return TODAY - dt.timedelta(days=min(6000, 10_000_000 - number))
 
 
 def make_repo(full_name: str, number: int = 1, **values: Any) -> Repo:
