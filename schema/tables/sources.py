@@ -44,6 +44,7 @@ class Repository(Base):
     reason: Mapped[str | None]  # why it was refused, failed or died
     created_at: Mapped[dt.datetime] = mapped_column(server_default=now())
     visited_at: Mapped[dt.datetime | None]
+    judged_by: Mapped[str | None]  # fingerprint of the rules of its last visit, with what else was said of its licence
     # What the crawler knows of it: GitHub's own id, which a rename does not change, where the repository has moved
     # since `source` was its address, and what its search result promised before anything was cloned.
     node_id: Mapped[str | None] = mapped_column(unique=True)
@@ -63,6 +64,8 @@ class Repository(Base):
         sa.CheckConstraint(one_of("state", ("queued", "working", "done", "refused", "dead")), name="state"),
         # queue_due: what the operator named and was visited long ago
         sa.Index("ix_repositories_due", "visited_at", postgresql_where=sa.text("origin = 'operator'")),
+        # queue_outdated: the one whose visit is longest ago
+        sa.Index("ix_repositories_visited_at", "visited_at"),
         # claim_repository: the best queued one whose time has come, or one whose lease ran out
         sa.Index(
             "ix_repositories_claim",
