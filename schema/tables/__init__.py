@@ -10,6 +10,7 @@ from schema.tables.files import NearDupBand, ProcessedFile, RefusedFile
 from schema.tables.jobs import ApiCall, Job
 from schema.tables.lines import Decision, Line, Promotion, QueueItem, Version
 from schema.tables.runs import Evaluation, RunItem, TrainingRun
+from schema.tables.search import SearchEntry
 from schema.tables.sources import OptOut, Repository
 from schema.tables.work import Chore, Lease
 
@@ -38,6 +39,7 @@ __all__ = [
     "RefusedFile",
     "Repository",
     "RunItem",
+    "SearchEntry",
     "TrainingRun",
     "Version",
 ]

@@ -1,0 +1,30 @@
+"""What the search looks through: the words of repositories and files, made by a job beside everything else."""
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
+
+from schema.tables.base import Base, one_of
+
+
+class SearchEntry(Base):
+    """A repository or a file as words. No foreign key: nothing of ingest waits for the search, or pays for it."""
+
+    __tablename__ = "search_entries"
+    kind: Mapped[str] = mapped_column(primary_key=True)  # repository | file
+    item_id: Mapped[int] = mapped_column(primary_key=True)
+    repository_id: Mapped[int]
+    score: Mapped[float]
+    names: Mapped[str] = mapped_column(TSVECTOR)  # of the repository, of the path, of what is defined
+    words: Mapped[str] = mapped_column(TSVECTOR)  # those, every identifier, and what is filtered by
+    digest: Mapped[str | None]  # of what a repository's words were made of; files do not change
+    __table_args__ = (
+        sa.CheckConstraint(one_of("kind", ("repository", "file")), name="kind"),
+        # search: what holds the words; entries come in batches, so that no list of pending ones slows a search down
+        sa.Index("ix_search_entries_words", "words", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+        # remove_repositories: what is opted out
+        sa.Index("ix_search_entries_repository_id", "repository_id"),
+        # The words are needed when an entry is written, and not when one is found: they lie elsewhere, so that a
+        # common word reads a narrow table.
+        {"postgresql_with": {"toast_tuple_target": 128}},
+    )
