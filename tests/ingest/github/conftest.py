@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,6 +28,7 @@ class FakeClock:
         self.seconds = 0.0
         self.waits: list[float] = []
         self.stop_at = float("inf")
+        self._lock = threading.Lock()
 
     def now(self) -> float:
         return self.seconds
@@ -35,15 +37,17 @@ class FakeClock:
         return dt.datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=dt.UTC) + dt.timedelta(seconds=self.seconds)
 
     def wait(self, seconds: float) -> bool:
-        self.waits.append(seconds)
-        self.seconds += seconds
+        with self._lock:
+            self.waits.append(seconds)
+            self.seconds += seconds
         return self.is_stopped()
 
     def is_stopped(self) -> bool:
         return self.seconds >= self.stop_at
 
     def tick(self) -> None:
-        self.seconds += 0.25
+        with self._lock:
+            self.seconds += 0.25
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class FakeGithub:
         self.queries: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.violations: list[str] = []
+        self._num_open = self.most_at_once = 0
         self.asked_owners: list[str] = []
         self.lost_owners: set[str] = set()
         self.moved_path = ""
@@ -95,6 +96,12 @@ class FakeGithub:
         with self._lock:
             self.headers.append(headers)
             return self._answer(path, headers)
+
+    def count(self, change: int) -> None:
+        """Take it that a request has come, or has gone."""
+        with self._lock:
+            self._num_open += change
+            self.most_at_once = max(self.most_at_once, self._num_open)
 
     def _answer(self, path: str, headers: dict[str, str]) -> tuple[int, dict[str, str], bytes] | None:
         now = self.utc().timestamp() + self.skew_s
@@ -244,9 +251,11 @@ def _make_handler(fake: FakeGithub) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1
 
         def do_GET(self) -> None:
+            fake.count(1)
             if fake.latency_s:
                 time.sleep(fake.latency_s)
             answer = fake.answer(self.path, {name.lower(): value for name, value in self.headers.items()})
+            fake.count(-1)
             if answer is None:
                 fake._hang.wait()
                 self.close_connection = True
