@@ -144,9 +144,10 @@ def _parse(text: str, field: FieldInfo) -> Any:
 def load_settings() -> Settings:
     """Read and check the whole configuration. Raises click.UsageError naming everything that is wrong, no secret."""
     known = variables()
+    names = {*known, *(f"{name}_FILE" for name in known), *OTHER_VARIABLES}
     problems = []
     for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in OTHER_VARIABLES and name.removesuffix("_FILE") not in known:
+        if name.startswith(PREFIX) and name not in names:
             close = difflib.get_close_matches(name, known, n=1)
             problems.append(f"{name}: there is no such setting{f'; is it {close[0]}?' if close else ''}")
     if "CODELUPE_CONFIG" in os.environ and not config_file(os.environ).is_file():
@@ -191,6 +192,8 @@ class _LazyGroup(click.Group):
         "models": ("daemon.models", "Versions: list, show, compare, promote, roll back."),
         "plan": ("daemon.forecast", "Forecast the next run: rows, steps, memory, hours."),
         "runs": ("daemon.reports", "History of the training runs."),
+        "search": ("schema.search_commands", "Search in the words of repositories and files."),
+        "token": ("daemon.api.commands", "Tokens of the API: create, list, remove; and what was called with them."),
         "train": ("daemon.commands", "Manual control: train now, pause, resume, cancel."),
         "why": ("daemon.reports", "The last decisions, with their inputs."),
     }

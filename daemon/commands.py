@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from daemon.api.tokens import check_exposure
 from daemon.config import Settings, TrainingSettings
 from daemon.device import detect_device
 from daemon.files import write_json
@@ -44,6 +45,7 @@ def run_service(settings: Settings, *, once: bool, log_name: str, company: "Comp
     from daemon.loop import ExitCode
     from daemon.service import run_daemon
 
+    check_exposure(settings.home, settings.monitoring)
     stop = threading.Event()
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / log_name)
     with (

@@ -3,12 +3,13 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeVar
 
 from sqlalchemy import QueuePool
 
+from daemon.clock import Alarm
 from daemon.context import Context
 from daemon.reconcile import verify_current
 from daemon.tick import tick
@@ -47,12 +48,20 @@ class Loop:
     _num_errors: int = 0
     _drained_before: bool = False
     _audited: Run | None = None
+    alarm: Alarm = field(default_factory=Alarm)
     _counted: dict[str, int] | None = None
 
     def run(self) -> None:
         """Tick as long as there is work, and often while another line has the device: our turn may come any moment."""
-        while not self.ctx.stop.is_set() and (self.step() or self._waits_for_device()):
+        self.alarm.rung.clear()
+        while not self.ctx.stop.is_set() and (self.step() or self._is_called() or self._waits_for_device()):
             pass
+
+    def _is_called(self) -> bool:
+        """Say whether the alarm has rung since the last look."""
+        has_rung = self.alarm.rung.is_set()
+        self.alarm.rung.clear()
+        return has_rung
 
     def _waits_for_device(self) -> bool:
         """Wait a little if it is the device that the line waits for; return whether it was."""

@@ -6,12 +6,13 @@ import socket
 import threading
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 
 from sqlalchemy import Connection, Engine
 
+from daemon.api.tokens import TokenFile, tokens_file
 from daemon.clock import JumpWatch, start_clock
 from daemon.config import Settings
 from daemon.context import Context
@@ -93,19 +94,30 @@ def run_daemon(
     company: Company | None = None,
 ) -> ExitCode:
     """Wait for the database, then tick until `stop` is set, or with `once` until the first finished round."""
-    from monitoring.server import create_app, serve  # Flask: a single tick does without
+    from daemon.api.app import open_api  # Flask: a single tick does without
+    from monitoring.server import create_app, serve
 
     ctx = make_context(settings, engine, stop, progress)
     record.record_start(version=version("codelupe"), profile=settings.profile, line=settings.daemon.line)
     record.record_alive(check_interval_s=settings.daemon.check_interval_s)
     reporter = Reporter(ctx, settings)
-    app = create_app(health=reporter.health, ready=reporter.ready, status=reporter.status, registry=REGISTRY)
-    server = serve(app, settings.monitoring.host, settings.monitoring.daemon_port)
-    log.info("the daemon answers at %s", server.url, extra={"event": "daemon_started", "url": server.url})
     # Stopped before its round is over, `--once` has not done what it was asked to.
     loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
+    tokens = TokenFile(tokens_file(settings.home, settings.monitoring))
     company = company or Company()
-    with closing(server), measure_machine(settings.home), cut_when_stopped(engine, stop):
+    with ExitStack() as stack:
+        api = stack.enter_context(open_api(engine, settings.daemon.line, ctx.paths, tokens, loop.alarm.ring, stop))
+        app = create_app(
+            health=reporter.health,
+            ready=reporter.ready,
+            status=reporter.status,
+            registry=REGISTRY,
+            install=api.install,
+        )
+        server = stack.enter_context(closing(serve(app, settings.monitoring.host, settings.monitoring.daemon_port)))
+        log.info("the daemon answers at %s", server.url, extra={"event": "daemon_started", "url": server.url})
+        stack.enter_context(measure_machine(settings.home))
+        stack.enter_context(cut_when_stopped(engine, stop))
         if until_stopped(stop, lambda: _start(ctx, settings, company)):
             with company.beside(engine, progress):
                 _run_clock(ctx, loop)
@@ -138,11 +150,13 @@ def _run_clock(ctx: Context, loop: Loop) -> None:
             "measure": (loop.measure, _MEASURE_S),
         }
     )
+    loop.alarm.scheduler = scheduler
     watch = JumpWatch(scheduler)
     try:
         while not ctx.stop.wait(_JUMP_LOOK_S):
             watch.look()
     finally:
+        loop.alarm.scheduler = None
         # Waits for the tick that runs: its child is stopping by the same event.
         scheduler.shutdown(wait=True)
         loop.leave()

@@ -1,5 +1,6 @@
 """How a process shows itself: address, ports, log level. One section of the settings."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,10 @@ class MonitoringSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
-    """Address that the ports below are bound to. `0.0.0.0` shows them to the network, without any password."""
+    """Address that the ports below are bound to. `0.0.0.0` shows them to the network; the daemon needs a token then."""
+
+    api_tokens_file: Path | None = None
+    """File with names, scopes and hashes of the API's tokens (`codelupe token`); empty: `api_tokens` in the home."""
 
     daemon_port: int = Field(default=8090, ge=0, le=65535)
     """Port of the daemon's /health, /ready, /metrics and /status. 0 takes a free one."""

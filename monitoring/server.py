@@ -22,12 +22,16 @@ from prometheus_client.exposition import choose_encoder
 from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
+from monitoring.hosts import is_misdirected
 from monitoring.metrics import REGISTRY
+from monitoring.problems import problem
 from monitoring.progress import format_duration
 
 Json = Mapping[str, Any]
 
-_NUM_THREADS: Final = 4
+# More than the calls that wait for a database at once: health answers meanwhile.
+_NUM_THREADS: Final = 8
+_MAX_BODY_BYTES: Final = 1 << 20
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",  # noqa: E501
@@ -60,13 +64,15 @@ def create_app(
     ready: Callable[[], tuple[bool, list[str]]],
     status: Callable[[], Json],
     registry: CollectorRegistry = REGISTRY,
+    install: Callable[[Flask], None] = lambda _app: None,
 ) -> Flask:
-    """Return the app with /, /health, /ready, /metrics and /status.
+    """Return the app with /, /health, /ready, /metrics and /status, and what `install` adds.
 
     `health` gives `Health.to_json()`, `status` any JSON object, whose known keys / shows. One that raises is logged:
     /health then says `degraded`, /ready 503, /status 500.
     """
     app = Flask("monitoring", root_path=str(Path(__file__).parent))
+    app.before_request(_refuse_misdirected)
     app.jinja_env.filters["duration"] = format_duration
     safe_health = functools.partial(_ask_health, health)
 
@@ -97,6 +103,7 @@ def create_app(
     def get_favicon() -> Response:
         return app.send_static_file("icon.svg")
 
+    install(app)
     app.register_error_handler(Exception, _answer_error)
     app.after_request(_harden)
     return app
@@ -113,6 +120,7 @@ class Server:
             map=self._sockets,
             sockets=[listener],
             threads=_NUM_THREADS,
+            max_request_body_size=_MAX_BODY_BYTES,
             ident=None,
             clear_untrusted_proxy_headers=True,
         )
@@ -207,9 +215,17 @@ def _finite(value: Any) -> Any:
 
 def _answer_error(error: Exception) -> Response:
     if isinstance(error, HTTPException):
-        return _json({"error": error.name, "status": error.code}, error.code or 500)
+        headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
+        return problem(error.code or 500, headers=headers)
     log.error("the request failed", exc_info=error, extra={"event": "request_failed", "path": request.path})
-    return _json({"error": "Internal Server Error", "status": 500}, 500)
+    return problem(500)
+
+
+def _refuse_misdirected() -> Response | None:
+    """Refuse a browser here that a page with another name sent: reading is open to this machine, not to any page."""
+    if is_misdirected(request.remote_addr or "", request.headers.get("Host", "")):
+        return problem(421, "the Host header names another machine: ask for localhost or 127.0.0.1")
+    return None
 
 
 def _harden(response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""Addresses of remote repositories in one canonical form: it is their key, so that adding one twice is adding it once."""
+"""Addresses of remote repositories in their canonical form, which is their key: adding one twice is adding it once."""
 
 import re
 from dataclasses import dataclass

@@ -46,7 +46,7 @@ class Job:
 
 
 _QUEUED = (sa.text("run_id IS NULL AND cancelled_at IS NULL"),)  # the partial index's own predicate
-_JOBS: sa.Select[Any] = (
+_JOBS = (
     sa.select(
         Table.id,
         Table.uuid,

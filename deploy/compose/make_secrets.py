@@ -4,6 +4,7 @@ The folder is for its owner alone (0700). The files in it are readable (0444) be
 containers as they are, to processes that run as other users than their owner.
 """
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -25,10 +26,18 @@ def write_missing(folder: Path) -> list[Path]:
     url = f"postgresql://codelupe:{password.read_text().strip()}@postgres:5432/codelupe"
     written += _write(place / "database_url", url)
     written += _write(place / "github_tokens", "")
+    written += _write_token(place)
     # A profile of the compose file, by what this machine has.
     profile = "gpu" if shutil.which("nvidia-smi") else "cpu"
     settings = ("# The stack's settings; docs/deployment.md lists them.", "CODELUPE_SECRETS=./secrets")
     return written + _write(folder / ".env", "\n".join([*settings, f"COMPOSE_PROFILES={profile}"]), mode=0o644)
+
+
+def _write_token(place: Path) -> list[Path]:
+    """Write a token of the API that may do everything, and the line that says so, as `codelupe token create` would."""
+    written = _write(place / "api_token", f"codelupe_{secrets.token_urlsafe(32)}")
+    digest = hashlib.sha256((place / "api_token").read_text().strip().encode()).hexdigest()
+    return written + _write(place / "api_tokens", f"operator read,train,models,sources {digest}")
 
 
 def _write(file: Path, text: str, *, mode: int = 0o444) -> list[Path]:

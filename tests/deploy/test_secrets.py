@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg.conninfo
 import pytest
 
+from daemon.api.tokens import TokenFile
 from tests.deploy.stack_file import ROOT, STACK
 
 SCRIPT = ROOT / "deploy/compose/make_secrets.py"
@@ -28,7 +29,7 @@ def checkout(tmp_path):
 def test_every_secret_of_the_stack_is_written(checkout):
     wanted = {Path(secret["file"]).name for secret in STACK["secrets"].values()}
 
-    assert {file.name for file in (checkout / "secrets").iterdir()} == wanted
+    assert {file.name for file in (checkout / "secrets").iterdir()} == wanted | {"api_token"}
 
 
 def test_the_folder_is_for_its_owner_alone(checkout):
@@ -54,6 +55,12 @@ def test_the_url_carries_the_password_of_the_database(checkout):
 
     assert url["password"] == (checkout / "secrets/database_password").read_text().strip()
     assert (url["host"], url["user"], url["dbname"]) == ("postgres", "codelupe", "codelupe")
+
+
+def test_the_token_of_the_api_is_the_one_whose_hash_the_daemon_reads(checkout):
+    token = TokenFile(checkout / "secrets/api_tokens").find((checkout / "secrets/api_token").read_text().strip())
+
+    assert (token.name, sorted(token.scopes)) == ("operator", ["models", "read", "sources", "train"])
 
 
 def test_what_is_there_is_kept(checkout):
