@@ -42,6 +42,9 @@ class FakeGithub:
         # What happens to the next requests: a mood's name, or None for a plain answer.
         self.moods: deque[str | None] = deque()
         self.choose_mood: Callable[[], str | None] = lambda: self.moods.popleft() if self.moods else None
+        # What the next pages say that there is, or what is said always.
+        self.counts: deque[int] = deque()
+        self.choose_count: Callable[[int], int] = lambda num: self.counts.popleft() if self.counts else num
         self.retry_after: int | None = 90
         self.incomplete_above = float("inf")  # a search with more results is not done to its end
         self.answers: Counter[str] = Counter()  # by status or mood
@@ -189,7 +192,7 @@ class FakeGithub:
         if incomplete:
             shown = shown[: len(shown) // 2]
         answer = {
-            "total_count": len(found) // 2 if incomplete else len(found),
+            "total_count": len(found) // 2 if incomplete else self.choose_count(len(found)),
             "incomplete_results": incomplete,
             "items": [repo.to_json(self.host) for repo in shown],
         }

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ingest.github import plans
+from ingest.github import crawler, plans, windows
 from ingest.github.terms import Term
 from tests.ingest.github.conftest import FakeClock
 from tests.ingest.github.fake import FakeGithub
@@ -45,6 +45,7 @@ def test_the_complete_plan_finds_everything_and_a_recrawl_only_asks_for_what_was
     )
     assert share >= 0.995
     assert num_first <= budget
+    assert len(fake.asked_owners) <= 60
     assert found <= expected
     assert fake.violations == []
     assert report["finished"]
@@ -144,6 +145,75 @@ def test_what_cannot_be_split_further_says_how_much_it_hides(
     report = run(fake, "python")
     assert [row["reason"] for row in report["incomplete"]] == ["capped: 10 of 1010 results are not shown"]
     assert len(fetch_ids(engine)) == 1000
+
+
+def test_a_count_that_grows_while_its_window_is_read_loses_nothing(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], engine: sa.Engine
+) -> None:
+    """The first page says 900, so that the window fits; from the second on there are more than GitHub shows."""
+    days = [dt.date(2012 + n % 12, 1 + n % 12, 1) for n in range(1080)]
+    fake = make_github(make_repo(f"a/r{n}", n, created=day) for n, day in enumerate(days, start=1))
+    fake.counts.append(900)
+    report = run(fake, "python")
+    assert len(fetch_ids(engine)) == 1080
+    assert (report["windows"]["split"], report["incomplete"]) == (1, [])
+
+
+def test_counts_that_are_none_end_in_windows_that_say_so(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every question has a billion results, however small its window: parts are made up to a number, and no further."""
+    monkeypatch.setattr(windows, "_MAX_PARTS", 4)
+    monkeypatch.setattr(crawler, "MAX_WINDOWS", 9)
+    fake = make_github([make_repo("a/b")])
+    fake.choose_count = lambda _num: 10**9
+    report = run(fake, "python")
+    assert report["finished"]
+    assert (report["windows"]["split"], report["windows"]["done"]) == (2, 7)
+    assert sorted(row["reason"] for row in report["incomplete"]) == [
+        *["short: 0 of 1000 results were shown"] * 6,
+        "short: 1 of 1000 results were shown",
+    ]
+
+
+def test_a_page_under_another_address_is_known_by_the_one_that_was_asked(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], clock: FakeClock
+) -> None:
+    fake = make_github(make_repo(f"a/r{n}", n) for n in range(150))
+    fake.moved_path = "/moved/search/repositories"
+    run(fake, "python")
+    clock.seconds += 40 * 86_400
+    again = run(fake, "python")
+    assert (again["passes"], again["pages"], again["pages_unchanged"]) == ({"python": "full"}, 2, 2)
+
+
+def test_other_rules_judge_again_what_has_not_changed(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], clock: FakeClock
+) -> None:
+    fake = make_github([make_repo("a/b")])
+    assert run(fake, "python", min_repository_score=99)["refused"] == {"score": 1}
+    clock.seconds += 40 * 86_400
+    assert run(fake, "python", min_repository_score=50)["repositories"] == {"known": 1}
+    clock.seconds += 40 * 86_400
+    assert run(fake, "python", min_repository_score=50)["pages_unchanged"] == 1
+
+
+def test_who_was_renamed_moved_made_private_or_deleted_between_two_crawls_is_one_and_stays_stored(
+    make_github: Callable[..., FakeGithub], run: Callable[..., dict[str, Any]], engine: sa.Engine, clock: FakeClock
+) -> None:
+    fake = make_github([make_repo("a/renamed", 1), make_repo("a/moved", 2), make_repo("a/gone", 3)])
+    run(fake, "python")
+    clock.seconds += 40 * 86_400
+    fake.set_repos([make_repo("a/newname", 1), make_repo("other/moved", 2)])
+    run(fake, "python")
+    with engine.begin() as conn:
+        rows = conn.execute(sa.text("SELECT name, state, moved_to FROM repositories ORDER BY node_id")).all()
+    host = f"https://{fake.host}"
+    assert [tuple(row) for row in rows] == [
+        ("renamed", "queued", f"{host}/a/newname"),
+        ("moved", "queued", f"{host}/other/moved"),
+        ("gone", "queued", None),  # a visit finds out, and refuses it
+    ]
 
 
 def test_the_plan_terms_asks_for_every_term_and_reads_five_pages(

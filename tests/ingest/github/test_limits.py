@@ -1,4 +1,4 @@
-"""Limits as GitHub says them and as processes share them: no request is sent into a window that is known to be closed."""
+"""Limits as GitHub says them and as processes share them: no request goes into a window that is known to be closed."""
 
 import datetime as dt
 import threading
