@@ -18,7 +18,7 @@ from ingest.folders import Folder
 from ingest.licensing import Licences
 from ingest.messages import Failed, Job, Message, Unchanged
 from ingest.refresh import ask_server
-from ingest.visits import Visit
+from ingest.visits import Past, Visit
 from sourcecode.contamination import BadList, load_list
 from sourcecode.limits import Limits
 
@@ -53,7 +53,8 @@ def _run(job: Job, messages: BinaryIO) -> None:
             return
         tree = _open_tree(job, url, head, limits)
         licences = Licences(job.licence, job.api_licence)
-        visit = Visit(tree, limits, known=job.known, licences=licences, allowed=job.allowed_licences, say=say)
+        past = Past(job.known, by_other_rules=job.by_other_rules, licence=job.last_licence)
+        visit = Visit(tree, limits, past=past, licences=licences, allowed=job.allowed_licences, say=say)
         visit.stages["clone"] = time.perf_counter() - start
         visit.run()
     except SourceFailed as error:

@@ -12,7 +12,7 @@ from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
 from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Unchanged
-from ingest.policy import fetch_allowed, judge_api_licence
+from ingest.policy import fetch_allowed, judge_api_licence, name_rules
 from ingest.scratch import check_budget
 from ingest.sources import source_key, standard_library
 from ingest.supervision import Child, make_job
@@ -29,6 +29,7 @@ from schema.repositories import (
     renew_repository,
     set_licence,
     set_local_path,
+    set_rules,
     set_unit_level,
     set_visit,
 )
@@ -81,10 +82,14 @@ class Handler:
             SourceFailed: it cannot be visited. StaleLease: another worker has it. Stopped: we were asked to.
         """
         start = time.monotonic()
-        if (refused := judge_api_licence(self._claim, self._settings)) is not None:
-            raise self._refuse_licence(refused.expression, refused.evidence)
         with self._engine.begin() as conn:
             known = fetch_known_files(conn, self._claim.repository_id)
+        if (refused := judge_api_licence(self._claim, self._settings)) is not None:
+            with self._engine.begin() as conn:
+                exclude_files(conn, [file_id for _, file_id in known.values() if file_id is not None], "licence")
+                set_rules(conn, self._claim, name_rules(self._claim, self._settings))
+            raise self._refuse_licence(refused.expression, refused.evidence)
+        with self._engine.begin() as conn:
             set_local_path(conn, self._claim, str(scratch) if self._claim.kind == "git" else None)
         stored = {path: file_id for path, (_, file_id) in known.items() if file_id is not None}
         job = self._make_job(scratch, {path: known[path][0] for path in stored})
@@ -150,6 +155,8 @@ class Handler:
         hit("ingest.after_save")
         tally = self._keeper.tally
         if not tally.num_accepted and not ended.num_unchanged and not vanished:
+            with self._engine.begin() as conn:
+                set_rules(conn, self._claim, name_rules(self._claim, self._settings))
             if ended.refusals.get("licence"):
                 raise self._refuse_licence(ended.licence, ended.licence_evidence)
             raise SourceFailed("nothing_accepted", _top_reasons(ended.refusals), is_permanent=True)
@@ -159,6 +166,7 @@ class Handler:
             figures = fetch_figures(conn, self._claim.repository_id)
             hit("ingest.before_finish")
             set_local_path(conn, self._claim, None)
+            set_rules(conn, self._claim, name_rules(self._claim, self._settings))
             seconds = time.monotonic() - self._started
             set_visit(conn, self._claim, num_files=self._num_candidates, num_bytes=ended.num_bytes, seconds=seconds)
             finish_repository(

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from ingest.config import IngestSettings
-from ingest.messages import OTHER, Accepted, Refused
+from ingest.messages import FILE_REASONS, OTHER, Accepted, Refused
 from ingest.units import decide_split, make_unit
 from schema.files import NewFile, RefusedFileRow, save_files
+from schema.judged_again import judge_again
 from schema.near_duplicates import NearRule
 from schema.repositories import Claim
 from sourcecode.fingerprints import content_sha256
@@ -59,6 +60,8 @@ class Keeper:
         start = time.perf_counter()
         with self._engine.begin() as conn:
             saved = save_files(conn, self._claim, self._files, self._refused, near=self._near)
+            if saved.num_known or self._refused:
+                judge_again(conn, self._claim, self._files, self._refused, near=self._near, verdicts=FILE_REASONS)
         self.tally.save_s += time.perf_counter() - start
         self.tally.num_accepted += len(self._files)
         self.tally.num_rows += saved.num_new + sum(saved.num_excluded.values())

@@ -99,6 +99,10 @@ class Job(BaseModel):
     """The commit of the last visit that was finished; a repository that still has it is not cloned."""
     known: dict[str, str]
     """Object ids of the accepted files by path, as they are stored: those that did not change are not read again."""
+    by_other_rules: bool
+    """The last visit judged by other rules: what did not change is judged again, too."""
+    last_licence: str | None
+    """The licence of the whole source at its last visit; with another one, too, everything is judged again."""
     limits: dict[str, Any]
     settings: dict[str, int]
 

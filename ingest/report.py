@@ -43,6 +43,9 @@ def fetch_report(conn: sa.Connection, text: str) -> dict[str, Any]:
     row = _find(conn, text)
     accepted = [_describe_file(file) for file in fetch_files(conn, row["id"])]
     refused = fetch_refused(conn, row["id"])
+    # What was accepted once and is refused now is shown as what it is.
+    paths = {file["path"] for file in refused}
+    accepted = [file for file in accepted if file["path"] not in paths]
     counted = Counter(row["refusals"])
     listed = Counter(file["reason"] for file in refused)
     return {

@@ -19,6 +19,7 @@ from ingest.box import await_end, kill_group, make_environment, start_child
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.messages import AnyMessage, Job, Listed, read_message
+from ingest.policy import name_rules
 from schema.repositories import Claim
 
 # How long a read waits at most before the caller may look at its lease and its stop signal.
@@ -117,6 +118,7 @@ def make_job(
     settings: IngestSettings,
 ) -> Job:
     """Return the job of one visit; the licences are the operator's word, GitHub's, and what is allowed."""
+    by_other_rules = name_rules(claim, settings) != claim.judged_by
     licence, api_licence, allowed = licences
     return Job.model_validate(
         {
@@ -127,8 +129,10 @@ def make_job(
             "api_licence": api_licence,
             "allowed_licences": allowed,
             "must_be_public": claim.origin == "crawler" and not is_named_host(source, settings),
-            "head": claim.head_commit,
+            "head": None if by_other_rules else claim.head_commit,
             "known": known,
+            "by_other_rules": by_other_rules,
+            "last_licence": claim.last_licence,
             "limits": dataclasses.asdict(settings.limits),
             "settings": {
                 "cpu_s": settings.child_cpu_s,

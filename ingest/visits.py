@@ -5,6 +5,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from ingest.entries import Entry, Tree
 from ingest.judge import Judgement, judge_file
@@ -14,6 +15,7 @@ from ingest.units import count_units
 from sourcecode.filters import decode, judge_size
 from sourcecode.fingerprints import blob_oid
 from sourcecode.languages import detect_language
+from sourcecode.licences import is_allowed
 from sourcecode.limits import Limits
 from sourcecode.near_duplicates import make_bands
 from sourcecode.paths import judge_path
@@ -21,6 +23,15 @@ from sourcecode.scores import SCORER_VERSION
 
 # These are counted, not listed: a row for each picture and each text file would drown the others.
 _ONLY_COUNTED = frozenset({"language"})
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the last visit left: object ids of the accepted files by path, by which rules and under which licence."""
+
+    known: dict[str, str] = field(default_factory=dict)
+    by_other_rules: bool = False
+    licence: str | None = None
 
 
 class Visit:
@@ -31,12 +42,12 @@ class Visit:
         tree: Tree,
         limits: Limits,
         *,
-        known: dict[str, str],
+        past: Past,
         licences: Licences,
         say: Callable[[Message], None],
         allowed: Collection[str] | None = None,
     ) -> None:
-        self._tree, self._limits, self._known, self._say = tree, limits, known, say
+        self._tree, self._limits, self._past, self._say = tree, limits, past, say
         self._licences, self._allowed = licences, allowed
         self._refusals: Counter[str] = Counter()
         self._num_unchanged = self._num_bytes = 0
@@ -69,7 +80,7 @@ class Visit:
         return refusal or judge_size(entry.num_bytes, self._limits)
 
     def _look_at(self, entry: Entry) -> None:
-        if entry.oid and self._known.get(entry.path) == entry.oid:
+        if entry.oid and self._stands(entry.path, entry.oid):
             self._num_unchanged += 1
             return
         with self._stage("read"):
@@ -78,7 +89,7 @@ class Visit:
             self._refuse(entry, entry.oid, "unreadable", None)
             return
         oid = entry.oid or blob_oid(data)
-        if self._known.get(entry.path) == oid:
+        if self._stands(entry.path, oid):
             self._num_unchanged += 1
             return
         self._num_bytes += len(data)
@@ -99,6 +110,17 @@ class Visit:
             self._refuse(entry, oid, "exception", "the judge failed; the log has the place")
             return
         self._report(entry, oid, judgement, bands)
+
+    def _stands(self, path: str, oid: str) -> bool:
+        """Say whether the last visit's verdict on a file holds: nothing of file, rules and licence has changed.
+
+        Under a folder's licence that is not allowed the file's own decides, for which it must be read.
+        """
+        if self._past.known.get(path) != oid or self._past.by_other_rules:
+            return False
+        if self._licences.root.expression != self._past.licence:
+            return False
+        return self._allowed is None or is_allowed(self._licences.find(path).expression, self._allowed)
 
     def _report(self, entry: Entry, oid: str, judgement: Judgement, bands: list[int]) -> None:
         if judgement.text is None or judgement.language is None or judgement.score is None:
@@ -125,7 +147,7 @@ class Visit:
         # A symbolic link or a picture is no loss; what might have been code is listed with its reason, and what was
         # accepted in an earlier version, which leaves by this.
         is_code = detect_language(entry.path, languages=self._limits.languages) or entry.path.endswith("/")
-        is_listed = entry.path in self._known or (reason not in _ONLY_COUNTED and is_code)
+        is_listed = entry.path in self._past.known or (reason not in _ONLY_COUNTED and is_code)
         if is_listed:
             self._say(
                 Refused(path=entry.path, oid=oid, num_bytes=entry.num_bytes, reason=reason, detail=(detail or "")[:500])
@@ -148,7 +170,7 @@ class Visit:
             refusals=dict(self._refusals),
             num_unchanged=self._num_unchanged,
             num_bytes=self._num_bytes,
-            vanished=[path for path in self._known if path not in listed and not path.startswith(hidden)],
+            vanished=[path for path in self._past.known if path not in listed and not path.startswith(hidden)],
             stages={name: round(seconds, 4) for name, seconds in self.stages.items()},
         )
 

@@ -144,7 +144,7 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
             return -1.0
         if not once:
             # Who drains the queue has an end in mind.
-            rescan(worker.engine, interval_s=worker.settings.rescan_interval_s)
+            rescan(worker.engine, worker.settings)
     except DiskFull as error:
         alive(database_up=True, full_disk=str(error))
         wait_s = _back_off(last_wait_s)

@@ -9,13 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from schema.caps import exempt_repository
-from schema.evidence import NAMED
+from schema.rescans import stated_licence
 from schema.tables import Repository
 
 STATES = ("queued", "working", "done", "refused", "dead")
 LONGEST_DELAY_S = 86_400
 _UNFINISHED = ("queued", "working")
-# The evidence of a licence that was stated, not found: it holds at the next visit too.
 _FINAL = ("done", "refused", "dead")
 
 
@@ -40,6 +39,8 @@ class Claim:
     name: str
     moved_to: str | None  # where it is cloned from since it was renamed
     api_licence: str | None = None  # SPDX id, as GitHub sees it
+    last_licence: str | None = None  # stated or found, at the last visit
+    judged_by: str | None = None  # the rules of the last visit
 
 
 def add_source(
@@ -113,13 +114,13 @@ def claim_repository(conn: sa.Connection, *, lease_s: float) -> Claim | None:
             Repository.attempts,
             Repository.unit_level,
             Repository.head_commit,
-            sa.case((sa.func.coalesce(Repository.licence_evidence, NAMED) == NAMED, Repository.licence)).label(
-                "licence"
-            ),
+            stated_licence.label("licence"),
             Repository.owner,
             Repository.name,
             Repository.moved_to,
             Repository.api_licence,
+            Repository.licence.label("last_licence"),
+            Repository.judged_by,
         )
     )
     row = conn.execute(taken).one_or_none()
@@ -207,6 +208,11 @@ def set_unit_level(conn: sa.Connection, claim: Claim, level: str) -> None:
 def set_licence(conn: sa.Connection, claim: Claim, licence: str | None, evidence: str) -> None:
     """Record the licence of a repository that is about to be refused for it."""
     _write(conn, claim, licence=licence, licence_evidence=evidence)
+
+
+def set_rules(conn: sa.Connection, claim: Claim, judged_by: str) -> None:
+    """Record by which rules a repository has been judged."""
+    _write(conn, claim, judged_by=judged_by)
 
 
 def set_visit(conn: sa.Connection, claim: Claim, *, num_files: int, num_bytes: int, seconds: float) -> None:

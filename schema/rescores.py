@@ -44,7 +44,7 @@ _SAVE = sa.text(
 _SAVE_QUEUED = sa.text(
     f"""
     UPDATE training_queue q
-    SET score = f.quality_score,
+    SET score = f.quality_score, num_chars = f.num_chars, language = f.language,
         rank = f.quality_score - CAST(extract(epoch FROM f.created_at) AS double precision) / {AGE_POINT_S}
     FROM processed_files f
     WHERE q.item_kind = 'file' AND q.item_id = f.id AND f.id = ANY(:ids)
@@ -74,9 +74,14 @@ def save_scores(conn: sa.Connection, rows: Sequence[Rescored], version: int) -> 
     lock_ingest(conn)
     values = [{"id": row.id, "score": row.score, "detail": row.detail} for row in rows]
     ids = list(conn.execute(_SAVE, {"rows": json.dumps(values), "version": version}).scalars())
-    conn.execute(_SAVE_QUEUED, {"ids": ids})
+    update_queue(conn, ids)
     cap_items(conn, ids)
     return len(ids)
+
+
+def update_queue(conn: sa.Connection, file_ids: Sequence[int]) -> None:
+    """Bring the queue rows of files up to date with their scores; the caller holds the ingest lock."""
+    conn.execute(_SAVE_QUEUED, {"ids": list(file_ids)})
 
 
 def _is_stale(version: int) -> sa.ColumnElement[bool]:

@@ -15,7 +15,7 @@ from ingest.folders import Folder
 from ingest.licensing import Licences
 from ingest.messages import Ended, Message
 from ingest.sources import normalise_source
-from ingest.visits import Visit
+from ingest.visits import Past, Visit
 from sourcecode.limits import Limits
 from tests.ingest.helpers import SETTINGS, git, make_code
 from tests.ingest.hostile import make_deep_repository, make_large_repository
@@ -159,7 +159,13 @@ def visit(root: Path, known: dict[str, str], *, after_listing: Callable[[], obje
 
     said: list[Message] = []
     tree = Changing(str(root), max_file_bytes=10_000, max_entries=100)
-    Visit(tree, Limits(max_file_bytes=10_000), known=known, licences=Licences("MIT", None), say=said.append).run()
+    Visit(
+        tree,
+        Limits(max_file_bytes=10_000),
+        past=Past(known, licence="MIT"),
+        licences=Licences("MIT", None),
+        say=said.append,
+    ).run()
     return said
 
 

@@ -9,9 +9,11 @@ import pytest
 import sqlalchemy as sa
 
 from ingest.commands import queue_source
+from ingest.policy import name_settings
 from ingest.rescans import rescan
 from ingest.sources import normalise_source
 from ingest.worker import work
+from schema.rescans import add_licences
 from tests.ingest.helpers import SETTINGS, git, make_code
 from tests.ingest.servers import Server, serve_git
 
@@ -34,7 +36,7 @@ def revisit(engine: sa.Engine, ingest: Callable[..., None]) -> Callable[[], None
     def run() -> None:
         with engine.begin() as conn:
             conn.execute(sa.text("UPDATE repositories SET visited_at = now() - interval '2 days'"))
-        assert rescan(engine, interval_s=86_400) == 1
+        assert rescan(engine, SETTINGS) == 1
         ingest()
 
     return run
@@ -138,15 +140,16 @@ DUE = [
 
 def test_what_was_named_and_is_well_is_due_after_the_interval(engine: sa.Engine, fetch: Fetch) -> None:
     insert = sa.text(
-        "INSERT INTO repositories (source, kind, name, state, reason, origin, visited_at)"
-        " VALUES (:source, 'folder', 'x', :state, :reason, :origin, now() - make_interval(secs => :age))"
+        "INSERT INTO repositories (source, kind, name, state, reason, origin, visited_at, judged_by)"
+        " VALUES (:source, 'folder', 'x', :state, :reason, :origin, now() - make_interval(secs => :age), :rules)"
     )
     with engine.begin() as conn:
         for number, (state, reason, origin, age, _) in enumerate(DUE):
+            rules = add_licences(name_settings(origin, SETTINGS), api=None, stated=None)
             values = {"source": str(number), "state": state, "reason": reason, "origin": origin, "age": age}
-            conn.execute(insert, values)
-    assert rescan(engine, interval_s=0) == 0
-    rescan(engine, interval_s=86_400)
+            conn.execute(insert, values | {"rules": rules})
+    assert rescan(engine, SETTINGS.model_copy(update={"rescan_interval_s": 0})) == 0
+    rescan(engine, SETTINGS)
     queued = dict(fetch("SELECT source, state = 'queued' FROM repositories"))
     assert queued == {str(number): is_due for number, (*_, is_due) in enumerate(DUE)}
 
