@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -20,7 +19,6 @@ _MAX_OPEN_FILES = 256
 _ADDRESSES = 4
 # Git recurses into trees: some thousand folders deep is enough, and one of 100,000 ends it in a second, not in 16.
 _STACK_BYTES = 2 * 1024 * 1024
-_POLL_S = 0.01
 
 # git's own advice for repositories of strangers, as configuration: GitPython refuses such options on the command line.
 _GIT_CONFIG = {
@@ -96,19 +94,6 @@ def start_child(module: str, environment: Mapping[str, str], scratch: Path, log:
         start_new_session=True,
         bufsize=0,
     )
-
-
-def await_end(child: subprocess.Popen[bytes], *, timeout_s: float) -> int | None:
-    """Return the exit status of a child that is about to end, minus the signal that killed it; None when it lives on.
-
-    It is not reaped: until `kill_group` has done that, the number of its process group belongs to nobody else.
-    """
-    until = time.monotonic() + timeout_s
-    while (end := os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)) is None:
-        if time.monotonic() > until:
-            return None
-        time.sleep(_POLL_S)
-    return end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:

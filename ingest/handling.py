@@ -12,6 +12,7 @@ from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
 from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Unchanged
+from ingest.nursery import Nursery
 from ingest.policy import fetch_allowed, judge_api_licence, name_rules
 from ingest.scratch import check_budget
 from ingest.sources import source_key, standard_library
@@ -66,11 +67,12 @@ class Handler:
         claim: Claim,
         settings: IngestSettings,
         *,
+        nursery: Nursery,
         should_stop: Callable[[], bool],
         show: Callable[[int, int], None],
     ) -> None:
         self._engine, self._claim, self._settings = engine, claim, settings
-        self._should_stop, self._show = should_stop, show
+        self._nursery, self._should_stop, self._show = nursery, should_stop, show
         self._started = self._renewed = time.monotonic()
         self._num_seen = self._num_candidates = 0
         self._keeper: Keeper | None = None
@@ -103,7 +105,7 @@ class Handler:
         return handled
 
     def _follow(self, job: Job) -> Ended | Unchanged:
-        with Child(job, self._settings) as child:
+        with Child(job, self._settings, self._nursery) as child:
             for message in child.read_messages():
                 self._stay_alive()
                 if self._keeper is None and job.kind == "git":

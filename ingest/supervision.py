@@ -5,20 +5,20 @@ import dataclasses
 import fcntl
 import os
 import select
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from ingest.box import await_end, kill_group, make_environment, start_child
+from ingest.box import make_environment
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.messages import AnyMessage, Job, Listed, read_message
+from ingest.nursery import Nursery
 from ingest.policy import name_rules
 from schema.repositories import Claim
 
@@ -34,8 +34,8 @@ _END_S = 5.0
 class Child:
     """One child process at work on one source; leaving the context kills it with all that it has started."""
 
-    def __init__(self, job: Job, settings: IngestSettings) -> None:
-        self._job, self._settings = job, settings
+    def __init__(self, job: Job, settings: IngestSettings, nursery: Nursery) -> None:
+        self._job, self._settings, self._nursery = job, settings, nursery
         self._scratch = Path(job.scratch)
         # JSON may need six bytes for a character; a longer line is not ours.
         self._max_line_bytes = 6 * settings.max_file_bytes + 64 * settings.max_entries + 1_000_000
@@ -44,23 +44,25 @@ class Child:
         """Start the child and hand it the job."""
         self._log = (self._scratch / "child.log").open("w+b")
         environment = make_environment(self._job.source, self._scratch)
-        self._process = start_child("ingest.child", environment, self._scratch, self._log)
+        try:
+            self._process = self._nursery.start(environment, self._scratch, self._log)
+        except OSError:
+            self._log.close()
+            raise
         self._started = time.monotonic()
         self._until = self._started + self._settings.clone_timeout_s
-        assert self._process.stdin is not None  # noqa: S101 - start_child makes both pipes
-        assert self._process.stdout is not None  # noqa: S101
         self._fd = self._process.stdout.fileno()
         os.set_blocking(self._fd, False)
         with contextlib.suppress(PermissionError):  # of a user who has many large pipes already
             fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        _write_all(self._process, self._job.model_dump_json().encode() + b"\n")
+        _write_all(self._process.stdin, self._job.model_dump_json().encode() + b"\n")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Kill whatever is left."""
-        kill_group(self._process)
+        self._process.kill()
         self._log.close()
 
     def read_messages(self) -> Iterator[AnyMessage | None]:
@@ -86,7 +88,7 @@ class Child:
 
     def explain_end(self) -> SourceFailed:
         """Return why a child that said nothing of its end is gone: by its exit status and the end of its log."""
-        status = await_end(self._process, timeout_s=_END_S)
+        status = self._process.await_end(timeout_s=_END_S)
         ended = "it closed its messages and lives on" if status is None else f"exit status {status}"
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_TAIL_BYTES))
         tail = self._log.read().decode("utf-8", "replace").strip()[-300:]
@@ -150,12 +152,11 @@ def is_named_host(source: str, settings: IngestSettings) -> bool:
     return settings.github_api_url != api and urlsplit(source).netloc == urlsplit(settings.github_api_url).netloc
 
 
-def _write_all(process: subprocess.Popen[bytes], data: bytes) -> None:
+def _write_all(pipe: IO[bytes], data: bytes) -> None:
     """Write the job; the pipe stays open, for its end is how the child knows that we are gone."""
-    assert process.stdin is not None  # noqa: S101
     view = memoryview(data)
     try:
         while view:
-            view = view[process.stdin.write(view) or 0 :]
+            view = view[pipe.write(view) or 0 :]
     except BrokenPipeError:
         return  # the child is gone already: reading it says why

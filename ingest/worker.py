@@ -15,6 +15,7 @@ from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
+from ingest.nursery import Nursery
 from ingest.rescans import rescan
 from ingest.retention import Caretaker
 from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
@@ -56,6 +57,8 @@ class Worker:
     home: Path
     stop: threading.Event
     progress: Progress | None = None
+    nursery: Nursery = field(default_factory=Nursery)
+    """Where the children come from; ends with the worker."""
     left: deque[Claim] = field(default_factory=deque)
     """Claims that an outage broke off: given back as soon as the database is there, not when their leases run out."""
 
@@ -93,6 +96,7 @@ def work(
             stop.set()
         for thread in threads:
             thread.join(_JOIN_S)
+        worker.nursery.close()
         metrics.INGEST_WORKERS.set(0)
 
 
@@ -185,7 +189,9 @@ def _handle(worker: Worker, claim: Claim, alive: Alive) -> None:
 
     try:
         with open_scratch(worker.home, claim) as scratch:
-            handler = Handler(worker.engine, claim, worker.settings, should_stop=should_stop, show=show)
+            handler = Handler(
+                worker.engine, claim, worker.settings, nursery=worker.nursery, should_stop=should_stop, show=show
+            )
             handled = handler.run(scratch)
         report_visit(claim, handled)
     except StaleLease:

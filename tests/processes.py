@@ -184,7 +184,7 @@ def _kind(process: Path) -> str:
         "schema.keeper": "keeper",
         "-m tests.stand_in": "trainer",
         "-m daemon.training": "trainer",
-        "-m ingest.child": "clone",
+        "-m ingest.nursery": "clone",
     }
     for mark, kind in kinds.items():
         if mark in line:

@@ -115,7 +115,7 @@ def test_a_child_that_is_killed_leaves_no_git_behind(
     thread = threading.Thread(target=ingest_one, args=(make_worker(engine, tmp_path, retry_delay_s=1000),))
     thread.start()
     wait_for(lambda: is_cloning(tmp_path))
-    child = next(number for number, command in processes_in(tmp_path).items() if "ingest.child" in command)
+    child = next(number for number, command in processes_in(tmp_path).items() if "ingest.nursery" in command)
     os.kill(child, signal.SIGKILL)
     thread.join()
     wait_for(lambda: not processes_in(tmp_path))
@@ -151,7 +151,7 @@ def test_a_child_that_breaks_its_processor_limit_costs_a_try(
     root = make_folder("slow", {f"{number}.dart": "/*" * (60_000 + number) for number in range(10)})
     with engine.begin() as conn:
         queue_source(conn, normalise_source(str(root)))
-    limits = {"child_cpu_s": 2, "max_line_chars": 1_000_000}
+    limits = {"child_cpu_s": 1, "max_line_chars": 1_000_000}
     assert ingest_one(make_worker(engine, tmp_path, retry_delay_s=1000, **limits))
     assert fetch(_STATE) == [("queued", "child_died", None)]
 
