@@ -22,6 +22,7 @@ from monitoring.logs import setup_logging
 from monitoring.progress import Progress, Task
 from monitoring.stopping import stop_on_signals
 from schema.commands import open_engine
+from schema.failpoints import hit
 from schema.rescores import Rescored, Stale, count_stale, fetch_stale, save_scores
 from sourcecode.scores import SCORER_VERSION
 
@@ -43,13 +44,13 @@ class _Answer(BaseModel):
 class Scorer:
     """A child that scores texts one by one; a text that kills it, or takes too long, costs itself alone."""
 
-    def __init__(self, settings: IngestSettings, scratch: Path) -> None:
-        self._settings, self._scratch = settings, scratch
+    def __init__(self, settings: IngestSettings) -> None:
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Open the child's log."""
-        self._log = (self._scratch / "scorer.log").open("w+b")
+        """Open the child's log: a file without a name, of which a kill leaves nothing."""
+        self._log = tempfile.TemporaryFile()
         return self
 
     def __exit__(
@@ -88,7 +89,7 @@ class Scorer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         settings = self._settings
-        self._process = start_child("ingest.scorer", _ENVIRONMENT, self._scratch, self._log)
+        self._process = start_child("ingest.scorer", _ENVIRONMENT, Path("/"), self._log)
         limits = {"memory_bytes": settings.child_memory_bytes, "file_bytes": 1_048_576, "cpu_s": settings.child_cpu_s}
         _write(self._process, limits)
         return self._process
@@ -115,7 +116,7 @@ def run_rescore(
         total = count_stale(conn, SCORER_VERSION)
     total = total if limit is None else min(limit, total)
     num_done = num_failed = after = 0
-    with tempfile.TemporaryDirectory(prefix="codelupe-rescore-") as scratch, Scorer(settings, Path(scratch)) as scorer:
+    with Scorer(settings) as scorer:
         while num_done + num_failed < total and not stop.is_set():
             with engine.begin() as conn:
                 left = min(_BATCH_ROWS, total - num_done - num_failed)
@@ -123,8 +124,10 @@ def run_rescore(
             if not files:
                 break
             rows, num_asked = _score_batch(scorer, files, stop)
+            hit("rescore.before_save")
             with engine.begin() as conn:
                 save_scores(conn, rows, SCORER_VERSION)
+            hit("rescore.after_save")
             after = files[-1].id
             num_done, num_failed = num_done + len(rows), num_failed + num_asked - len(rows)
             if task is not None:

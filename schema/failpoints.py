@@ -17,6 +17,8 @@ NAMES = frozenset(
         "ingest.before_save",
         "ingest.after_save",
         "ingest.before_finish",
+        "rescore.before_save",
+        "rescore.after_save",
         "crawl.before_commit",
         "run.after_claim",
         "run.before_training",

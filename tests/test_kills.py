@@ -47,6 +47,8 @@ OF_THE_TRAINER = ["checkpoint.before_write", "checkpoint.before_rename", "checkp
 OF_THE_CRAWLER = ["crawl.before_commit"]
 OF_INGEST = ["ingest.before_scratch", "ingest.before_save", "ingest.after_save", "ingest.before_finish"]
 
+OF_SCORING_AGAIN = ["rescore.before_save", "rescore.after_save"]
+
 
 def let_leases_run_out(database_url):
     """Do what waiting would do; that a lease must be waited for is shown in test_two_of_everything.py."""
@@ -106,7 +108,7 @@ def finish(start, database_url, **settings):
 
 
 def test_every_failpoint_is_in_one_of_the_tables():
-    killed = TO_PROMOTION + TO_QUARANTINE + OF_THE_TRAINER + OF_THE_CRAWLER + OF_INGEST
+    killed = TO_PROMOTION + TO_QUARANTINE + OF_THE_TRAINER + OF_THE_CRAWLER + OF_INGEST + OF_SCORING_AGAIN
 
     assert sorted(killed) == sorted(NAMES)
 
@@ -171,6 +173,35 @@ def test_an_ingest_worker_killed_at_every_failpoint_stores_each_file_once(start,
     assert states == ["done"]
     assert list((tmp_path / "home" / "repos").iterdir()) == []
     assert_consistent(tmp_path / "home", database_url)
+
+
+def test_scoring_again_killed_at_every_failpoint_goes_on_where_it_was_beside_the_service(start, database_url, tmp_path):
+    """The service claims and trains on rows whose scores are being replaced, a hundred at a time."""
+    store_rows(database_url, 120)
+    stale = "SELECT count(*) FROM processed_files WHERE scorer_version = 0"
+    with opened(database_url) as engine, engine.begin() as conn:
+        conn.execute(sa.text("UPDATE processed_files SET scorer_version = 0"))
+    steer(tmp_path / "home", steps=4)
+    service = start("daemon", "run", database_url=database_url)
+
+    left = []
+    for failpoint in OF_SCORING_AGAIN:
+        killed = start("ingest", "rescore", database_url=database_url, failpoints=f"{failpoint}=kill")
+        assert killed.wait_end() == KILLED, failpoint
+        with opened(database_url) as engine, engine.connect() as conn:
+            left.append(conn.execute(sa.text(stale)).scalar_one())
+    reports = [service.ask("ingest", "rescore") for _ in range(2)]
+    service.wait_until("version", lambda: service.health()["current_version"])
+    assert service.stop() == 0
+
+    assert left == [132, 32]
+    assert [(report["rescored"], report["failed"], report["left"]) for report in reports] == [(32, 0, 0), (0, 0, 0)]
+    with opened(database_url) as engine, engine.connect() as conn:
+        differs = "SELECT count(*) FROM training_queue q JOIN processed_files f ON f.id = q.item_id WHERE q.score <> "
+        assert conn.execute(sa.text(differs + "f.quality_score")).scalar_one() == 0
+    assert audit_of(database_url).by_state["trained"] == 120
+    assert_recovered(tmp_path / "home", database_url)
+    assert_nothing_lives(tmp_path / "home")
 
 
 # What is killed, again and again, while a run and an ingest are under way.
