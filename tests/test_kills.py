@@ -219,8 +219,11 @@ def is_idle(service):
     server = server_status(service.home)
     if server is None or not server.is_ready:
         return False
-    with opened(server.url) as engine, engine.connect() as conn:
-        states = set(conn.execute(sa.text("SELECT state FROM repositories")).scalars())
+    try:
+        with opened(server.url) as engine, engine.connect() as conn:
+            states = set(conn.execute(sa.text("SELECT state FROM repositories")).scalars())
+    except sa.exc.OperationalError:  # it was killed a moment ago, and is on its way
+        return False
     return states == {"done"} and (service.status()["decision"] or {}).get("reason") == "too_few_rows"
 
 
