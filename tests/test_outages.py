@@ -145,7 +145,7 @@ def test_up_goes_on_when_its_postgresql_is_restarted(start, tmp_path):
     (postmaster,) = service.children()["postmaster"]
     os.kill(postmaster, signal.SIGQUIT)  # an immediate shutdown: nobody's transaction ends well
     service.wait_until("new PostgreSQL", lambda: service.children().get("postmaster", [postmaster]) != [postmaster])
-    service.wait_until("start", lambda: server_status(service.home).is_ready)
+    service.wait_until("start", lambda: (seen := server_status(service.home)) and seen.is_ready)
     status = server_status(service.home)
 
     store_rows(status.url)

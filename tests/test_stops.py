@@ -42,7 +42,7 @@ def is_in(service, phase):
 
 # What the stand-in is to do so that the state lasts, the phase that tells it, and how the process is asked to stop.
 MOMENTS = [
-    ("import", {"import_s": 2.0}, signal.SIGTERM, False),
+    ("import", {"import_s": 4.0}, signal.SIGTERM, False),
     ("tokenize", {"tokenize_s": 60.0}, signal.SIGINT, True),
     ("train", {"hold_step": 6}, signal.SIGTERM, True),
     ("train", {"hold_step": 13}, signal.SIGINT, True),

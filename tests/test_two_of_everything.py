@@ -23,7 +23,7 @@ def two(start, database_url, tmp_path):
 
 
 def promoted(service):
-    return service.wait_until("version", lambda: service.health()["current_version"], 90)
+    return service.wait_until("version", lambda: service.health()["current_version"])
 
 
 def test_of_two_daemons_one_leads_and_the_other_takes_over_when_it_is_killed(two, database_url, tmp_path):
@@ -46,7 +46,7 @@ def test_a_leader_that_sleeps_longer_than_its_lease_is_refused_and_its_child_is_
     leader, second = two
     trainers = leader.children()["trainer"]
     leader.process.send_signal(signal.SIGSTOP)
-    second.wait_until("taking the lead", lambda: second.status()["leading"], 90)
+    second.wait_until("taking the lead", lambda: second.status()["leading"])
     # Its orphan holds the device: the new leader's child waits for it.
     leader.process.send_signal(signal.SIGCONT)
 
