@@ -99,12 +99,15 @@ def enqueue_files(conn: sa.Connection, *, file_ids: Sequence[int] | None = None,
 
 def exclude_items(conn: sa.Connection, file_ids: Sequence[int]) -> None:
     """Copy these files' excluded_reason, which may be none, to every line's queue."""
+    ids = sa.literal(list(file_ids), sa.ARRAY(sa.BigInteger))
     conn.execute(
         sa.update(QueueItem)
+        # Said of both sides: no plan may read either table whole.
         .where(
             QueueItem.item_kind == FILE,
             QueueItem.item_id == ProcessedFile.id,
-            ProcessedFile.id == sa.any_(sa.literal(list(file_ids), sa.ARRAY(sa.BigInteger))),
+            QueueItem.item_id == sa.any_(ids),
+            ProcessedFile.id == sa.any_(ids),
         )
         .values(excluded_reason=ProcessedFile.excluded_reason)
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from schema import placement
 from schema.backlog import enqueue_files, exclude_items, lock_ingest
@@ -193,19 +192,12 @@ def _copy(conn: sa.Connection, files: Sequence[NewFile], first_ordinal: int) -> 
 
 def _save_refusals(conn: sa.Connection, repository_id: int, refusals: Sequence[RefusedFileRow]) -> None:
     conn.execute(placement.FORGET_REFUSALS, {"repository_id": repository_id})
-    if not refusals:
-        return
     latest = {row.file_path: row for row in refusals}
-    new = insert(RefusedFile)
-    changed = new.on_conflict_do_update(
-        index_elements=["repository_id", "file_path"],
-        set_={name: new.excluded[name] for name in ("blob_oid", "num_bytes", "reason", "detail", "created_at")},
-    )
-    columns = [field.name for field in fields(RefusedFileRow)]
-    rows = [
-        {name: getattr(row, name) for name in columns} | {"repository_id": repository_id} for row in latest.values()
-    ]
-    conn.execute(changed, rows)
+    if latest:
+        columns = {
+            field.name: [getattr(row, field.name) for row in latest.values()] for field in fields(RefusedFileRow)
+        }
+        conn.execute(placement.SAVE_REFUSALS, columns | {"repository_id": repository_id})
 
 
 def _unstorable(file: NewFile) -> RefusedFileRow:

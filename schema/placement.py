@@ -27,6 +27,19 @@ FORGET_REFUSALS = sa.text(
     """
 )
 
+SAVE_REFUSALS = sa.text(
+    """
+    INSERT INTO refused_files (repository_id, file_path, blob_oid, num_bytes, reason, detail)
+    SELECT :repository_id, * FROM unnest(
+        CAST(:file_path AS text[]), CAST(:blob_oid AS text[]), CAST(:num_bytes AS bigint[]), CAST(:reason AS text[]),
+        CAST(:detail AS text[])
+    )
+    ON CONFLICT (repository_id, file_path) DO UPDATE
+        SET blob_oid = excluded.blob_oid, num_bytes = excluded.num_bytes, reason = excluded.reason,
+            detail = excluded.detail, created_at = excluded.created_at
+    """
+)
+
 _SUPERSEDE = sa.text(
     """
     UPDATE processed_files f SET excluded_reason = 'superseded'

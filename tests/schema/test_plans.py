@@ -1,5 +1,7 @@
 """The hot queries use their indexes on tables of a hundred thousand rows and more: what PostgreSQL plans, not times."""
 
+import datetime as dt
+import functools
 import json
 import re
 from dataclasses import replace
@@ -8,19 +10,24 @@ import pytest
 import sqlalchemy as sa
 
 from schema.backlog import Limits
+from schema.caps import cap_items
+from schema.crawl import claim_window
 from schema.database import create_engine
+from schema.files import RefusedFileRow, save_files
 from schema.lines import open_line
+from schema.near_duplicates import NearRule
 from schema.repositories import claim_repository
 from schema.runs import count_members, count_pending, fetch_open_run
 from schema.suspects import count_suspects
-from tests.builders import hold_line, open_run
+from sourcecode.near_duplicates import make_bands, similarity
+from tests.builders import claim_source, hold_line, make_file, open_run
 
 NUM_FILES = 120_000
 LIMITS = Limits(min_score=70, min_chars=50, max_chars_total=50_000_000, max_rows=1000)
 SEED = [
     """
     INSERT INTO repositories (source, kind, origin, name, state, priority)
-    SELECT 'https://example.org/' || n, 'git', 'operator', n::text,
+    SELECT 'https://example.org/' || n, 'git', CASE WHEN n % 2 = 0 THEN 'crawler' ELSE 'operator' END, n::text,
         CASE WHEN n % 50 = 0 THEN 'queued' ELSE 'done' END, n % 7
     FROM generate_series(1, 100000) AS n
     """,
@@ -29,12 +36,20 @@ SEED = [
         repository_id, file_path, blob_oid, language, content, content_sha256, num_chars, num_lines, quality_score,
         score_detail, scorer_version, owner, unit, split, created_at
     )
-    SELECT (SELECT min(id) FROM repositories), 'file_' || n, n::text, 'python', '', md5(n::text), 40 + n % 5000, 1,
-        (n * 7919) % 101, '{{}}', 1, 'owner', 'unit_' || n % 500,
+    SELECT (SELECT min(id) FROM repositories) + (n % 20 = 1)::int, 'file_' || n, n::text, 'python', '', md5(n::text),
+        40 + n % 5000, 1, (n * 7919) % 101, '{{}}', 1, 'owner_' || n % 100, 'unit_' || n % 500,
         CASE WHEN n % 20 = 0 THEN 'test' ELSE 'train' END, now() - n * interval '1 minute'
     FROM generate_series(1, {NUM_FILES}) AS n
     """,
+    "INSERT INTO near_dup_bands SELECT (random() - 0.5) * 1.8e19, n FROM generate_series(1, 100000) AS n",
+    """
+    INSERT INTO crawl_windows (plan, language, kind, root, query, box, max_pages, state)
+    SELECT 'complete', (ARRAY['go', 'rust', 'dart'])[1 + n % 3], 'full', 'root', n::text, '{}', 10,
+        CASE WHEN n % 100 = 0 THEN 'pending' ELSE 'done' END
+    FROM generate_series(1, 20000) AS n
+    """,
 ]
+LARGE = {"repositories", "processed_files", "training_queue", "near_dup_bands", "crawl_windows"}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +75,12 @@ def conn(large_engine):
 
 def explain(conn, pattern, call):
     """Return the plan's nodes of the one statement matching `pattern` that `call` executes, and its result."""
+    ((nodes,), result) = explain_each(conn, pattern, call)
+    return nodes, result
+
+
+def explain_each(conn, pattern, call):
+    """Return the plan's nodes of each statement matching `pattern` that `call` executes, and its result."""
     plans = []
 
     def look(conn, cursor, statement, parameters, context, executemany):
@@ -72,8 +93,7 @@ def explain(conn, pattern, call):
     sa.event.listen(conn, "before_cursor_execute", look)
     result = call()
     sa.event.remove(conn, "before_cursor_execute", look)
-    ((top,),) = plans
-    return list(walk(top["Plan"])), result
+    return [list(walk(top["Plan"])) for (top,) in plans], result
 
 
 def walk(node):
@@ -148,3 +168,38 @@ def test_the_open_run_is_found_through_its_index(conn):
     nodes, run = explain(conn, "FROM training_runs", lambda: fetch_open_run(conn, line.id))
     assert run is None
     assert [node["Index Name"] for node in nodes] == ["uq_training_runs_open"]
+
+
+def find_read_whole(nodes):
+    return {node["Relation Name"] for node in find(nodes, "Seq Scan")} & LARGE
+
+
+def test_the_owner_cap_reads_its_owners_rows_alone(conn):
+    ids = conn.execute(sa.text("SELECT id FROM processed_files ORDER BY id LIMIT 200")).scalars().all()
+    nodes, _ = explain(conn, "owner_cap", lambda: cap_items(conn, ids))
+    assert not find_read_whole(nodes)
+    names = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {"ix_training_queue_capped", "ix_training_queue_cap_reserve", "ix_training_queue_item"} <= names
+
+
+def test_the_next_window_of_the_crawler_is_found_through_an_index(conn):
+    now = dt.datetime.now(dt.UTC)
+    claim = functools.partial(claim_window, conn, "complete", ["go", "rust"], lease_s=60, now=now)
+    nodes, window = explain(conn, "UPDATE crawl_windows", claim)
+    assert window is not None
+    assert not find_read_whole(nodes)
+
+
+def test_no_statement_of_a_batch_reads_a_large_table_whole(conn):
+    claim = claim_source(conn)
+    texts = [" ".join(f"word_{file}_{place}" for place in range(40)) for file in range(20)]
+    rule = NearRule(threshold=0.7, similarity=similarity)
+    old = [make_file(f"{n}.py", text, bands=make_bands(text)) for n, text in enumerate(texts)]
+    save_files(conn, claim, old, near=rule)
+    new = [make_file(f"{n + 10}.py", f"{text} more", bands=make_bands(f"{text} more")) for n, text in enumerate(texts)]
+    refused = [RefusedFileRow(f"{n}.py", "oid", 1, "binary", None) for n in range(5)]
+    save = functools.partial(save_files, conn, claim, new, refused, near=rule)
+    plans, saved = explain_each(conn, r"^\s*(SELECT (?!pg_)|WITH|INSERT|UPDATE|DELETE)", save)
+    assert (saved.num_superseded, sum(saved.num_excluded.values())) == (15, 5)
+    assert len(plans) > 10
+    assert set().union(*map(find_read_whole, plans)) == set()
