@@ -73,7 +73,7 @@ def crawl(
         raise click.UsageError(f"none of the configured languages can be searched for: {', '.join(GITHUB_LANGUAGES)}")
     stop = threading.Event()
     clock = RealClock(stop)
-    setup_logging(level=settings.monitoring.log_level)
+    setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / "crawler.log")
     try:
         read_patterns(settings.ingest.opt_out)
         with stop_on_signals(stop):

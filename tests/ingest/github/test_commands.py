@@ -25,6 +25,7 @@ from schema.config import DatabaseSettings
 from tests.ingest.github.conftest import TOKEN
 from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import Repo, make_repo
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 REPOS = [
@@ -89,13 +90,6 @@ def run(github: FakeGithub, database_url: str, tmp_path: Path) -> Callable[..., 
     return invoke
 
 
-def wait_until(condition: Callable[[], Any]) -> None:
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, "waited too long"
-        time.sleep(0.02)
-
-
 def count(engine: sa.Engine) -> int:
     with engine.begin() as conn:
         return int(conn.execute(sa.text("SELECT count(*) FROM repositories")).scalar_one())
@@ -106,16 +100,28 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_killed_at_a_commit_it_goes_on_from_the_last_page(
+def test_killed_within_a_closed_window_it_goes_on_from_the_last_page_when_the_window_opens(
     start: Callable[..., subprocess.Popen[str]], github: FakeGithub, engine: sa.Engine
 ) -> None:
-    """The dead one's window is taken over when its lease has run out; no page but its last one is read twice."""
+    """It dies at a commit, with the page that used up its token unsaved; its window's lease runs out meanwhile.
+
+    No page but that one is read twice, and nobody asks before GitHub's window opens.
+    """
+
+    def close_window() -> None:
+        if github.num_searches == 8:  # the ninth page is the last of this window, which ends in four seconds
+            began = github.utc().timestamp() + 4 - github.window_s
+            github._windows[TOKEN] = (began, 1)
+
+    github.on_request = close_window
     killed = start(CODELUPE_FAILPOINTS="crawl.before_commit=kill@9")
     assert end(killed)[0] == -signal.SIGKILL
+    github.on_request = lambda: None
     stored = count(engine)
     assert 0 < stored < len(REPOS)
     code, out, err = end(start("--json"))
     assert (code, count(engine)) == (0, len(REPOS))
+    assert github.violations == []
     num_pages = json.loads(out)["pages"]
     assert num_pages + 9 <= github.num_searches + 1
     with engine.begin() as conn:
@@ -130,7 +136,7 @@ def test_sigterm_ends_it_within_seconds_in_the_middle_of_a_wait_and_leaves_its_w
 ) -> None:
     github.search_limit = 2
     process = start("--json")
-    wait_until(lambda: count(engine) > 0)
+    wait_for(lambda: count(engine) > 0)
     process.send_signal(signal.SIGTERM)
     started = time.monotonic()
     code, out, _ = end(process)
