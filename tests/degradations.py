@@ -178,7 +178,9 @@ def _statements(language: str, text: str, body: Node) -> str:
     code = _slice(text, body.start_byte, body.end_byte)
     if language == "python":
         return textwrap.dedent(" " * body.start_point.column + code)
-    inner = re.sub(r"^\s*(?:async\*?\s*)?(?:\{|=>)|\}?;?\s*$", "", code)
+    code = re.sub(r"^a?sync\*?\s*", "", code)
+    # The braces of a block go; those that end an expression are its own.
+    inner = code[1:-1] if code.startswith("{") else code.removeprefix("=>")
     return textwrap.dedent(inner).strip() + (";" if language == "rust" else "")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from sourcecode.languages import LANGUAGES, detect_language
-from tests.degradations import CREDENTIALS, DEGRADATIONS, INJECTIONS, rate, reference_of
+from sourcecode.syntax import measure_errors, parse
+from tests.degradations import CREDENTIALS, DEGRADATIONS, INJECTIONS, fuse_functions, rate, reference_of
 
 Degrade = Callable[[str, str], str]
 _STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -32,6 +33,17 @@ _TEXTS = [path.read_text() for name in _MODULES.split() if (path := _STDLIB / f"
 def test_a_degradation_lowers_the_score_of_good_code(language: str, degrade: Degrade) -> None:
     text = reference_of(degrade, language, _SAMPLES[language])
     assert rate(language, degrade(language, text)) < rate(language, text) - 1
+
+
+_EXPRESSIONS = "int f(int x) => switch (x) { 1 => 2, _ => 3 };\n" * 20
+
+
+@pytest.mark.parametrize(("language", "text"), [*sorted(_SAMPLES.items()), ("dart", _EXPRESSIONS)])
+def test_fused_functions_are_still_code(language: str, text: str) -> None:
+    """A text that is no code is refused, whatever its score."""
+    tree = parse(language, fuse_functions(language, text))
+    assert not isinstance(tree, str)
+    assert measure_errors(tree) == 0
 
 
 @pytest.mark.parametrize("degrade", DEGRADATIONS, ids=lambda degrade: degrade.__name__)
