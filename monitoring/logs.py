@@ -6,6 +6,7 @@ Everything logs through the standard library: `log.info("run 3 claimed", extra={
 import contextlib
 import contextvars
 import datetime as dt
+import fcntl
 import json
 import logging
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -132,25 +133,46 @@ def _stream_handler(stream: TextIO | None) -> logging.Handler:
     return handler
 
 
-def _file_handler(path: Path) -> logging.Handler:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(
-        path, maxBytes=MAX_FILE_BYTES, backupCount=NUM_OLD_FILES, encoding="utf-8", delay=True
-    )
-    handler.setFormatter(JsonFormatter())
-    return handler
+class _OwnFileHandler(RotatingFileHandler):
+    """Writes to a file that no other process has: rotation is not shared. Where NAME.log is taken, to NAME-2.log, …."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock, own = _take_file(path)
+        super().__init__(own, maxBytes=MAX_FILE_BYTES, backupCount=NUM_OLD_FILES, encoding="utf-8", delay=True)
+        self.setFormatter(JsonFormatter())
+
+    def close(self) -> None:
+        """Close the file and leave it to others."""
+        super().close()
+        self._lock.close()
+
+
+def _take_file(path: Path) -> tuple[IO[str], Path]:
+    """Return the first of NAME.log, NAME-2.log, … that is free, with the lock on it, which ends with this process."""
+    own, number = path, 1
+    while True:
+        lock = own.with_name(f".{own.stem}.lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            number += 1
+            own = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        else:
+            return lock, own
 
 
 def setup_logging(*, level: str = "INFO", file: Path | None = None, stream: TextIO | None = None) -> None:
     """Log to `stream` (standard error), as lines on a terminal and JSON elsewhere, and as JSON to a rotating `file`.
 
-    A second call replaces what the first one set up. A file belongs to one process: rotation is not shared.
+    A second call replaces what the first one set up. Of several processes with one file each writes to its own.
     """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if handler.get_name() == __name__]:
         root.removeHandler(handler)
         handler.close()
-    for handler in [_stream_handler(stream), *([_file_handler(file)] if file else [])]:
+    for handler in [_stream_handler(stream), *([_OwnFileHandler(file)] if file else [])]:
         handler.set_name(__name__)
         root.addHandler(handler)
     root.setLevel(level)

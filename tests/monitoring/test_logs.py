@@ -1,14 +1,26 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import pytest
 
 from monitoring.logs import log_ids, redact, setup_logging
 
 log = logging.getLogger("codelupe.tests")
+ROOT = Path(__file__).parents[2]
+_OTHER_PROCESS = """
+import io, logging, pathlib, sys
+from monitoring.logs import setup_logging
+setup_logging(file=pathlib.Path(sys.argv[1]), stream=io.StringIO())
+logging.info("first")
+print("writes", flush=True)
+sys.stdin.read()
+"""
 
 
 class Terminal(io.StringIO):
@@ -107,12 +119,34 @@ def test_the_file_gets_json_and_is_made_with_its_folder(tmp_path):
     assert json.loads(file.read_text())["event"] == "greeted"
 
 
+def test_of_two_processes_with_one_file_each_writes_to_its_own(tmp_path):
+    file = tmp_path / "logs" / "ingest.log"
+    command = [sys.executable, "-c", _OTHER_PROCESS, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True) as other:
+        assert other.stdout.readline() == "writes\n"
+        setup_logging(file=file, stream=io.StringIO())
+        log.info("second")
+        other.communicate("end")
+
+    assert json.loads(file.read_text())["message"] == "first"
+    assert json.loads(file.with_name("ingest-2.log").read_text())["message"] == "second"
+
+
+def test_the_file_of_a_process_that_has_ended_is_written_on(tmp_path):
+    for message in ("before", "after"):
+        setup_logging(file=tmp_path / "daemon.log", stream=io.StringIO())
+        log.info(message)
+
+    lines = (tmp_path / "daemon.log").read_text().splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["before", "after"]
+
+
 def test_the_file_is_rotated_and_only_so_many_old_ones_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("monitoring.logs.MAX_FILE_BYTES", 2000)
     setup_logging(file=tmp_path / "codelupe.log", stream=io.StringIO())
     for _ in range(200):
         log.info("x" * 100)
-    files = sorted(path.name for path in tmp_path.iterdir())
+    files = sorted(path.name for path in tmp_path.glob("codelupe*"))
     assert files == ["codelupe.log", *(f"codelupe.log.{number}" for number in range(1, 6))]
     assert all(path.stat().st_size <= 2000 for path in tmp_path.iterdir())
 
