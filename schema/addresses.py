@@ -38,7 +38,7 @@ def parse_address(text: str) -> Address:
     parts = [part for part in unquote(url.path).split("/") if part]
     if not parts or url.query or url.fragment or not all(map(_is_safe, parts)):
         raise BadAddress("not the address of a repository; use https://host/owner/name")
-    parts[-1] = parts[-1].removesuffix(".git")
+    parts[-1] = parts[-1].removesuffix(".git") or parts[-1]
     if url.hostname == "github.com":
         # GitHub does not tell letter cases apart, and pages below a repository name the repository.
         parts = [part.lower() for part in parts[:2]]

@@ -6,14 +6,20 @@ Descriptions stand under the fields; the OpenAPI document is made from here, so 
 import datetime as dt
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from schema.addresses import BadAddress, parse_address
 from schema.jobs import Job as JobRow
 
 # No control characters: a line break in a reason would be one in a log, and PostgreSQL stores no NUL.
 _LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+_PART = r"\.?[A-Za-z0-9_~+][A-Za-z0-9_.~+-]{0,98}"
+_ADDRESS = rf"^https?://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]{{1,4}})?(/{_PART})+/?$"
 Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=_LINE)]
+# To JSON 1.0 and 1 are the same number.
+Whole = Annotated[
+    int, BeforeValidator(lambda given: int(given) if type(given) is float and given.is_integer() else given)
+]
 Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -102,11 +108,11 @@ class ChangeVersion(_In):
 class NewSource(_In):
     """A git repository to read."""
 
-    source: str = Field(min_length=1, max_length=500, pattern=_LINE, examples=["https://github.com/pallets/flask"])
+    source: str = Field(max_length=500, pattern=_ADDRESS, examples=["https://github.com/pallets/flask"])
     """Its https:// or http:// address. Folders of the service's machine are added there, by `codelupe ingest add`."""
     licence: str | None = Field(None, max_length=200, pattern=r"^[A-Za-z0-9.+() -]+$")
     """SPDX expression that it is under; without it the files say."""
-    priority: int = Field(0, ge=-1000, le=1000)
+    priority: Whole = Field(0, ge=-1000, le=1000)
     """Higher ones are handled first."""
 
     @model_validator(mode="after")

@@ -268,7 +268,7 @@ def test_sources_are_queued_once_in_their_canonical_form(caller, engine):
 )
 def test_a_source_that_is_not_a_public_address_is_refused_without_repeating_it(source, caller):
     answer = caller.ask("POST", "/v1/sources", {"sources": [{"source": source}]}, token="sources")
-    assert (answer.status, answer.json["errors"][0]["where"]) == (422, "body.sources.0")
+    assert (answer.status, answer.json["errors"][0]["where"]) == (422, "body.sources.0.source")
     assert "hunter2" not in answer.text
 
 
