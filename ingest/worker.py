@@ -19,6 +19,7 @@ from ingest.nursery import Nursery
 from ingest.rescans import rescan
 from ingest.retention import Caretaker
 from ingest.scratch import has_room, open_scratch, repos_folder, sweep_scratch
+from ingest.searching import look_after_search
 from monitoring import metrics, record
 from monitoring.logs import log_ids
 from monitoring.progress import Progress
@@ -141,13 +142,15 @@ def _step(worker: Worker, caretaker: Caretaker, once: bool, alive: Alive, last_w
             return worker.settings.poll_interval_s
         has_worked = ingest_one(worker, alive)
         alive(database_up=True)
+        if not once:
+            # Who drains the queue has an end in mind.
+            look_after_search(worker.engine, is_busy=has_worked, stop=worker.stop, alive=alive)
         if has_worked:
             alive(full_disk="")
             return 0.0
         if once and _is_drained(worker.engine):
             return -1.0
         if not once:
-            # Who drains the queue has an end in mind.
             rescan(worker.engine, worker.settings)
     except DiskFull as error:
         alive(database_up=True, full_disk=str(error))

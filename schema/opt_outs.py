@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from schema.files import exclude_files
+from schema.search_index import forget_repositories
 from schema.tables import OptOut, ProcessedFile, Repository
 
 REASON = "opted_out"
@@ -84,4 +85,5 @@ def remove_repositories(conn: sa.Connection, ids: Sequence[int]) -> Removed:
     files = list(conn.execute(sa.select(ProcessedFile.id).where(of_them)).scalars())
     num_files = exclude_files(conn, files, REASON) if files else 0
     num_contents = conn.execute(_DROP_CONTENTS, {"ids": list(ids)}).rowcount
+    forget_repositories(conn, ids)
     return Removed(num_repositories, num_files, num_contents)

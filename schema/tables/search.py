@@ -20,8 +20,8 @@ class SearchEntry(Base):
     digest: Mapped[str | None]  # of what a repository's words were made of; files do not change
     __table_args__ = (
         sa.CheckConstraint(one_of("kind", ("repository", "file")), name="kind"),
-        # search: what holds the words; entries come in batches, so that no list of pending ones slows a search down
-        sa.Index("ix_search_entries_words", "words", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+        # search: what holds the words
+        sa.Index("ix_search_entries_words", "words", postgresql_using="gin"),
         # remove_repositories: what is opted out
         sa.Index("ix_search_entries_repository_id", "repository_id"),
         # The words are needed when an entry is written, and not when one is found: they lie elsewhere, so that a

@@ -24,11 +24,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("kind", "item_id", name=op.f("pk_search_entries")),
         postgresql_with={"toast_tuple_target": 128},
     )
-    op.create_index(
-        "ix_search_entries_words",
-        "search_entries",
-        ["words"],
-        postgresql_using="gin",
-        postgresql_with={"fastupdate": "off"},
-    )
+    op.create_index("ix_search_entries_words", "search_entries", ["words"], postgresql_using="gin")
     op.create_index("ix_search_entries_repository_id", "search_entries", ["repository_id"])
