@@ -156,6 +156,7 @@ def _write_local_config(source: str, scratch: Path) -> Path:
     path.write_text(
         f'[safe]\n\tdirectory = "{quoted}"\n\tdirectory = "{quoted}/.git"\n[uploadpack]\n\tallowFilter = true\n'
         # Of the git that packs it for us: it is told nothing by our environment.
-        "[pack]\n\tthreads = 1\n\twindowMemory = 16m\n\tdeltaCacheSize = 16m\n"
+        # A pack for one visit need not be small.
+        "[pack]\n\tthreads = 1\n\twindowMemory = 16m\n\tdeltaCacheSize = 16m\n\twindow = 0\n\tcompression = 1\n"
     )
     return path

@@ -6,20 +6,20 @@ A job comes on standard input, messages go to standard output, the log to standa
 import os
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from ingest.box import die_with_parent, enter_box
 from ingest.clones import Clone, find_local_head
-from ingest.entries import SourceFailed, Tree, is_disk_full
+from ingest.entries import Tree
+from ingest.failures import explain_failure
 from ingest.folders import Folder
 from ingest.licensing import Licences
-from ingest.messages import Failed, Job, Message, Unchanged
+from ingest.messages import Job, Message, Unchanged
 from ingest.refresh import ask_server
+from ingest.shares import Shares
 from ingest.visits import Past, Visit
-from sourcecode.contamination import BadList, load_list
+from sourcecode.contamination import load_list
 from sourcecode.limits import Limits
 
 
@@ -54,27 +54,13 @@ def _run(job: Job, messages: BinaryIO) -> None:
         tree = _open_tree(job, url, head, limits)
         licences = Licences(job.licence, job.api_licence)
         past = Past(job.known, by_other_rules=job.by_other_rules, licence=job.last_licence)
-        visit = Visit(tree, limits, past=past, licences=licences, allowed=job.allowed_licences, say=say)
+        shares = Shares(job.settings["processes"], messages.write)
+        allowed = job.allowed_licences
+        visit = Visit(tree, limits, past=past, licences=licences, allowed=allowed, say=say, shares=shares)
         visit.stages["clone"] = time.perf_counter() - start
         visit.run()
-    except SourceFailed as error:
-        say(Failed(reason=error.reason, detail=error.detail[:500], is_permanent=error.is_permanent))
-    except BadList as error:
-        say(Failed(reason="benchmark_list", detail=str(error)[:500], is_permanent=False))
-    except OSError as error:
-        if not is_disk_full(error):
-            _say_exception(say, error)
-        else:
-            say(Failed(reason="disk_full", detail=str(error)[:500], is_permanent=False))
-    except MemoryError:
-        say(Failed(reason="out_of_memory", detail="the memory limit was reached", is_permanent=False))
     except Exception as error:  # noqa: BLE001 - the edge of the child: the worker retries, and the log has the place
-        _say_exception(say, error)
-
-
-def _say_exception(say: Callable[[Message], None], error: Exception) -> None:
-    traceback.print_exc()
-    say(Failed(reason="exception", detail=f"{type(error).__name__}"[:500], is_permanent=False))
+        say(explain_failure(error))
 
 
 def _look_up(job: Job) -> tuple[str, str | None]:

@@ -100,6 +100,11 @@ class Clone:
         except ValueError:
             return None
 
+    def reopen(self) -> None:
+        """Read by a git process of our own; that of the process that we were forked from must outlive us."""
+        self._forked_from = self._repo
+        self._repo = git.Repo(self._repo.git_dir)
+
     def close(self) -> None:
         """End the git processes that serve the reads."""
         self._repo.close()

@@ -41,6 +41,9 @@ class Tree(Protocol):
     def read(self, entry: Entry) -> bytes | None:
         """Return a file's bytes, None when it is gone or is no plain file any more."""
 
+    def reopen(self) -> None:
+        """Share nothing with the process that this one was forked from."""
+
 
 def read_path(raw: bytes) -> tuple[str, str | None]:
     """Return a path as printable text, and why its file is refused: the path is no UTF-8, not printable, too long.

@@ -44,6 +44,9 @@ class Folder:
             self._check_root()
             return None
 
+    def reopen(self) -> None:
+        """Nothing is open between two reads."""
+
     def _check_root(self) -> None:
         if not os.path.isdir(self._root):  # noqa: PTH112 - bytes: a folder's name need not be text
             raise SourceFailed("not_found", "the folder does not exist any more", is_permanent=True)

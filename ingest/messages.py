@@ -34,7 +34,7 @@ FILE_REASONS: Final = frozenset(
 FAILURES: Final = frozenset(
     (
         *("linked_git", "unreadable", "not_found", "no_access", "protocol", "corrupt", "clone_too_large"),
-        *("private_host", "redirected", "not_git", "benchmark_list"),
+        *("private_host", "redirected", "not_git", "benchmark_list", "child_died"),
         *("clone_failed", "empty", "too_many_files", "out_of_memory", "disk_full", "exception", OTHER),
     )
 )

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,7 +68,7 @@ class Nursery:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._link: socket.socket | None = None
-        self._finalizer = weakref.finalize(self, lambda: None)
+        self._finalizer: Callable[[], object] = lambda: None
 
     def close(self) -> None:
         """End the process, which does not wait for its children: those end when their pipes do."""

@@ -141,6 +141,7 @@ def make_job(
                 "memory_bytes": settings.child_memory_bytes,
                 "file_bytes": settings.clone_max_bytes,
                 "max_entries": settings.max_entries,
+                "processes": settings.ingest_workers,
             },
         }
     )

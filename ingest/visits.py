@@ -1,16 +1,21 @@
 """What the child does with one source: list, gate, read, judge, report. No decision here outlives the visit."""
 
+import json
 import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import BinaryIO
 
 from ingest.entries import Entry, Tree
+from ingest.failures import explain_failure
 from ingest.judge import Judgement, judge_file
 from ingest.licensing import Licences
 from ingest.messages import Accepted, Ended, Listed, Message, Refused
+from ingest.shares import Helper, Shares, end_part
 from ingest.units import count_units
 from sourcecode.filters import decode, judge_size
 from sourcecode.fingerprints import blob_oid
@@ -46,9 +51,10 @@ class Visit:
         licences: Licences,
         say: Callable[[Message], None],
         allowed: Collection[str] | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self._tree, self._limits, self._past, self._say = tree, limits, past, say
-        self._licences, self._allowed = licences, allowed
+        self._licences, self._allowed, self._shares = licences, allowed, shares
         self._refusals: Counter[str] = Counter()
         self._num_unchanged = self._num_bytes = 0
         self.stages: dict[str, float] = {}
@@ -65,8 +71,12 @@ class Visit:
         )
         with self._stage("licence"):
             self._licences.read(entries, [entry.path for entry in candidates], self._read_text)
-        for entry in candidates:
-            self._look_at(entry)
+        num = self._count_processes(candidates)
+        if self._shares is None or num == 1:
+            for entry in candidates:
+                self._look_at(entry)
+        else:
+            self._share_out(candidates, num, self._shares)
         for entry, refusal in zip(entries, refusals, strict=True):
             if refusal is not None:
                 self._refuse(entry, entry.oid, *refusal)
@@ -78,6 +88,45 @@ class Visit:
             return entry.reason, None
         refusal = judge_path(entry.path, self._limits, is_executable=entry.is_executable)
         return refusal or judge_size(entry.num_bytes, self._limits)
+
+    def _count_processes(self, candidates: Sequence[Entry]) -> int:
+        if self._shares is None:
+            return 1
+        changed = (entry for entry in candidates if not entry.oid or not self._stands(entry.path, entry.oid))
+        return self._shares.count_processes(sum(entry.num_bytes for entry in changed))
+
+    def _share_out(self, candidates: Sequence[Entry], num: int, shares: Shares) -> None:
+        """Let several processes look at the files; what they say is passed on in the order of the files."""
+        helpers = [Helper(partial(self._help, candidates[first::num]), num) for first in range(num)]
+        for number in range(len(candidates)):
+            for line in helpers[number % num].read_part():
+                shares.forward(line)
+        for helper in helpers:
+            refusals, num_unchanged, num_bytes, stages = json.loads(b"".join(helper.read_part()))
+            self._refusals.update(refusals)
+            self._num_unchanged += num_unchanged
+            self._num_bytes += num_bytes
+            self.stages = {name: self.stages.get(name, 0.0) + stages.get(name, 0.0) for name in {*self.stages, *stages}}
+            helper.close()
+
+    def _help(self, share: Sequence[Entry], pipe: BinaryIO) -> None:
+        """Look at a share of the files, in a process of its own."""
+
+        def say(message: Message) -> None:
+            pipe.write(message.model_dump_json().encode() + b"\n")
+
+        self._say = say
+        self.stages = {}
+        try:
+            self._tree.reopen()
+            for entry in share:
+                self._look_at(entry)
+                end_part(pipe)
+        except Exception as error:  # noqa: BLE001 - the edge of this process
+            say(explain_failure(error))
+            return
+        pipe.write(json.dumps([self._refusals, self._num_unchanged, self._num_bytes, self.stages]).encode() + b"\n")
+        end_part(pipe)
 
     def _look_at(self, entry: Entry) -> None:
         if entry.oid and self._stands(entry.path, entry.oid):

@@ -160,7 +160,6 @@ def test_every_reason_has_its_advice() -> None:
     """Those that a child gives, and those that the worker finds."""
     own = {
         "child_broken",
-        "child_died",
         "database_away",
         "licence",
         "nothing_accepted",
