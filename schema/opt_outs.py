@@ -47,7 +47,7 @@ _DROP_CONTENTS = sa.text(
 def add_opt_outs(conn: sa.Connection, patterns: Sequence[str]) -> None:
     """Record patterns; they hold from now on."""
     if patterns:
-        rows = [{"pattern": pattern} for pattern in patterns]
+        rows = [{"pattern": pattern} for pattern in sorted(set(patterns))]  # in one order, as every lock is taken
         conn.execute(insert(OptOut).on_conflict_do_nothing(), rows)
 
 
@@ -76,9 +76,14 @@ def remove_repositories(conn: sa.Connection, ids: Sequence[int]) -> Removed:
 
     A worker that is at one of them loses its claim. What was trained on stays accounted as such; its content goes.
     """
-    out = sa.update(Repository).where(Repository.id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.BigInteger))))
-    changed = out.where(Repository.reason.is_distinct_from(REASON)).values(
-        state="refused", reason=REASON, lease_token=None, lease_until=None
+    of_these = Repository.id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))
+    # In one order, as save_found takes them: an UPDATE alone would lock them as they lie.
+    locked = sa.select(Repository.id).where(of_these, Repository.reason.is_distinct_from(REASON))
+    leaving = list(conn.execute(locked.order_by(Repository.id).with_for_update()).scalars())
+    changed = (
+        sa.update(Repository)
+        .where(Repository.id == sa.any_(sa.literal(leaving, sa.ARRAY(sa.BigInteger))))
+        .values(state="refused", reason=REASON, lease_token=None, lease_until=None)
     )
     num_repositories = conn.execute(changed).rowcount
     of_them = ProcessedFile.repository_id == sa.any_(sa.literal(list(ids), sa.ARRAY(sa.BigInteger)))

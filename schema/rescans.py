@@ -32,7 +32,7 @@ def queue_due(conn: sa.Connection, *, interval_s: float, rules: Mapping[str, str
         Repository.state == "done", sa.and_(Repository.state == "refused", Repository.reason.in_(_MAY_CHANGE))
     )
     due = (
-        sa.update(Repository)
+        sa.select(Repository.id)
         # A visit that lies ahead was recorded before the clock was set back.
         .where(
             Repository.origin == "operator",
@@ -43,9 +43,10 @@ def queue_due(conn: sa.Connection, *, interval_s: float, rules: Mapping[str, str
                 Repository.visited_at > sa.func.now(),
             ),
         )
-        .values(_QUEUED)
+        # Whoever holds one of them is changing it, and no order of locks is to be kept.
+        .with_for_update(skip_locked=True)
     )
-    return conn.execute(due).rowcount
+    return conn.execute(sa.update(Repository).where(Repository.id.in_(due)).values(_QUEUED)).rowcount
 
 
 def queue_outdated(conn: sa.Connection, *, rules: Mapping[str, str]) -> int:
