@@ -32,6 +32,13 @@ export function mergeTides(levels: number[], moon: number): number[] {
   return levels.filter((level) => level > moon);
 }
 """
+# The form of MultiPL-E's translations.
+DART = """//Return the heights of the tides at which the harbour of a small town by the sea must close its gates,
+// given the levels of the water in the last thirteen hours and the phase of the moon as a number.
+List<double> merge_tides(List<double> levels, double moon) {
+  return levels.where((level) => level > moon).toList();
+}
+"""
 ORDINARY = '''def parse_options(arguments):
     """Parse the options of the command line and return them with what is left of the arguments after them."""
     options = {}
@@ -70,6 +77,7 @@ TASK = {"task_id": "Harbour/7", "prompt": STATEMENT, "canonical_solution": SOLUT
         ("class Tides:\n" + "".join(f"    {line}\n" for line in (STATEMENT + SOLUTION).splitlines()), True),
         ((STATEMENT + SOLUTION).upper(), True),
         (TYPESCRIPT, True),
+        (DART, True),
         # the solution without the statement, with other numbers
         ("def merge_tides(levels, moon):\n" + SOLUTION, True),
         (ORDINARY, False),
