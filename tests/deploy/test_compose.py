@@ -39,7 +39,8 @@ def test_a_service_is_confined(name):
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert {"memory", "pids"} <= service["deploy"]["resources"]["limits"].keys()
+    assert service["pids_limit"] > 0
+    assert service["mem_limit"]
 
 
 @every_service
@@ -112,6 +113,7 @@ def test_both_daemons_are_the_same_but_for_the_gpu_and_the_model():
         "environment",
         "networks",
         "deploy",
+        "mem_limit",
     }
     assert cpu["environment"] == {**gpu["environment"], "CODELUPE_PROFILE": "tiny"}
 
