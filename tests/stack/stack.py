@@ -86,22 +86,22 @@ class Stack:
         """Remove containers, networks and volumes."""
         self.compose("down", "--volumes", "--remove-orphans", "--timeout", "20")
 
-    def services(self) -> list[str]:
-        """Return the services of the chosen profiles that stay."""
-        return sorted(set(self.compose("config", "--services").stdout.split()) - set(ONE_SHOT))
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Return what the engine knows of each service's first container."""
+        label = "com.docker.compose.service"
+        numbers = self.docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
+        found = json.loads(self.docker("inspect", *numbers.split())) if numbers else []
+        return {one["Config"]["Labels"][label]: one for one in sorted(found, key=lambda one: one["Name"], reverse=True)}
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """Return what the engine knows of the service's container."""
-        numbers = self.compose("ps", "--all", "--quiet", service).stdout.split()
-        assert numbers, f"{service} was not even created"
-        found: dict[str, Any] = json.loads(self.docker("inspect", numbers[0]))[0]
-        return found
+        """Return what the engine knows of a service's container."""
+        return self.containers()[service]
 
     def states(self) -> dict[str, str]:
         """Return for each service `healthy`, `done`, or what it is instead."""
         found = {}
-        for name in (*self.services(), *ONE_SHOT):
-            state = self.inspect(name)["State"]
+        for name, container in self.containers().items():
+            state = container["State"]
             health = state.get("Health", {}).get("Status", state["Status"])
             is_done = name in ONE_SHOT and state["Status"] == "exited" and state["ExitCode"] == 0
             found[name] = "done" if is_done else health
