@@ -93,6 +93,7 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         step, weights = json.loads((checkpoint / "state.json").read_text())
         child.emit("note", note="resumed", message=f"from {checkpoint.name}")
         sys.stderr.write(f"resumed from {checkpoint.name}\n")
+    child.emit("attention", attention="sdpa")
     child.phase("train")
     while step < total:
         if child.stop_requested():
@@ -111,6 +112,7 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         step += 1
         loss, rest = 3.0 - step / total, {"lr": 1e-4, "grad_norm": 1.0, "data_wait_s": 0.001, "micro_batch": 2}
         figures = {"loss": loss, "smoothed_loss": loss, "tokens": 100 * step, "tokens_per_s": 1.0, "eta_s": 1.0} | rest
+        figures |= {"flops": 1e12, "mfu": 0.4}  # what the daemon adds where it knows the model and the card
         child.emit("step", step=step, total=total, epoch=step / total, **figures)
         if step % steering["checkpoint_steps"] == 0:
             child.emit("eval", step=step, loss=2.0 - step / total, bits_per_byte=2.0, best=True)

@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from prometheus_client import generate_latest
 
 from monitoring import gpu, metrics
 from monitoring.sensors import measure_machine
+from tests.waiting import wait_for
 
 FAKE = Path(__file__).parents[1] / "nvml/pynvml.py"
 CARD = {"gpu": "0"}
@@ -15,13 +15,6 @@ CARD = {"gpu": "0"}
 
 def value(name, **labels):
     return metrics.REGISTRY.get_sample_value(f"codelupe_{name}", labels)
-
-
-def wait_until(holds):
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture
@@ -78,7 +71,7 @@ def test_without_a_gpu_there_are_no_figures_and_no_error(card, state):
 
 def test_processors_memory_and_the_disk_of_the_home_are_measured_while_the_service_runs(tmp_path):
     with measure_machine(tmp_path, every_s=0.01):
-        wait_until(lambda: value("machine_cpu_busy_ratio") is not None and value("disk_free_bytes") is not None)
+        wait_for(lambda: value("machine_cpu_busy_ratio") is not None and value("disk_free_bytes") is not None)
     assert 0 <= value("machine_cpu_busy_ratio") <= 1
     assert 0 < value("machine_memory_available_bytes") <= value("machine_memory_bytes")
     assert 0 < value("disk_free_bytes") <= value("disk_bytes")
@@ -88,7 +81,7 @@ def test_a_sensor_that_cannot_be_read_is_counted_once_and_keeps_the_others_alive
     metrics.MACHINE_MEMORY_BYTES.set(metrics.UNKNOWN)
     before = value("loop_errors_total", loop="sensors")
     with measure_machine(tmp_path / "gone", every_s=0.01):
-        wait_until(lambda: value("loop_errors_total", loop="sensors") == before + 1)
+        wait_for(lambda: value("loop_errors_total", loop="sensors") == before + 1)
         metrics.MACHINE_MEMORY_BYTES.set(metrics.UNKNOWN)
-        wait_until(lambda: value("machine_memory_bytes") is not None)
+        wait_for(lambda: value("machine_memory_bytes") is not None)
     assert value("loop_errors_total", loop="sensors") == before + 1

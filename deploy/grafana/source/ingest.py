@@ -99,7 +99,7 @@ def _files() -> list[Json]:
     files = rise(f'codelupe_ingest_files_total{{{_INGEST}, outcome=~"refused|excluded"}}', "$__range")
     sources = rise(f"codelupe_ingest_refused_repositories_total{{{_INGEST}}}", "$__range")
     languages = rise(f"codelupe_ingest_language_files_total{{{_INGEST}}}", "$__range")
-    stage = f"sum by (le, stage) (rate(codelupe_ingest_stage_seconds_bucket{{{_INGEST}}}{_RATE}))"
+    seconds = rise(f"codelupe_ingest_stage_seconds_bucket{{{_INGEST}}}", "1h")
     return [
         graph(
             "Visits by outcome",
@@ -126,8 +126,8 @@ def _files() -> list[Json]:
         ),
         graph(
             "Duration of a stage, 95 % below",
-            "Of each stage of a visit. Beyond 300 s the histogram tells no more.",
-            [(f"histogram_quantile(0.95, {stage})", "{{stage}}")],
+            "Of each stage of the visits of the hour before. Beyond 300 s the histogram tells no more.",
+            [(f"histogram_quantile(0.95, sum by (le, stage) ({seconds}))", "{{stage}}")],
             "s",
             "IngestStuck",
             least=0,

@@ -83,6 +83,7 @@ def _work() -> list[Json]:
             "{{state}}",
             "BacklogNotTrained",
             width=12,
+            height=8,
         ),
         graph(
             "Backlog and threshold",
@@ -157,6 +158,7 @@ def _changes() -> list[Json]:
             "none",
             "NothingPromoted",
             nothing="none yet",
+            height=6,
         ),
         stat(
             "In service for",
@@ -165,6 +167,7 @@ def _changes() -> list[Json]:
             "s",
             "NothingPromoted",
             nothing="none yet",
+            height=6,
         ),
         table(
             "What runs",
@@ -199,7 +202,7 @@ def _changes() -> list[Json]:
             "Errors and restarts",
             "Exceptions caught at the edge of a loop, and processes that began anew, within the hour before.",
             [
-                ("sum by (job, loop) (increase(codelupe_loop_errors_total[1h]))", "{{job}}: {{loop}}"),
+                ("sum by (loop) (increase(codelupe_loop_errors_total[1h]))", "errors: {{loop}}"),
                 ('sum by (job) (changes(process_start_time_seconds{job=~"codelupe-.+"}[1h]))', "restarts of {{job}}"),
             ],
             "short",

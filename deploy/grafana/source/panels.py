@@ -60,10 +60,11 @@ def stat(
     words: Mapping[str, tuple[str, str]] | None = None,
     nothing: str = "not known yet",
     width: int = 4,
+    height: int = 4,
     decimals: int | None = None,
 ) -> Json:
     """Return one figure; `words` replaces values by (text, colour), `nothing` is shown where there is none."""
-    panel = _panel("stat", title, description, [(expr, "")], unit, runbook, steps=steps, width=width, height=4)
+    panel = _panel("stat", title, description, [(expr, "")], unit, runbook, steps=steps, width=width, height=height)
     defaults = panel["fieldConfig"]["defaults"]
     defaults["noValue"] = nothing
     defaults["mappings"] = _mappings(words or {})
@@ -132,12 +133,14 @@ def bars(
     return panel
 
 
-def states(title: str, description: str, expr: str, legend: str, runbook: str, *, width: int = 24) -> Json:
+def states(
+    title: str, description: str, expr: str, legend: str, runbook: str, *, width: int = 24, height: int = 6
+) -> Json:
     """Return a band for each series, filled while it is 1."""
-    panel = _panel("state-timeline", title, description, [(expr, legend)], "none", runbook, width=width, height=6)
+    panel = _panel("state-timeline", title, description, [(expr, legend)], "none", runbook, width=width, height=height)
     panel["fieldConfig"]["defaults"] |= {
         "custom": {"fillOpacity": 80, "lineWidth": 0},
-        "mappings": _mappings({"1": ("now", "blue"), "0": ("–", "transparent")}),
+        "mappings": _mappings({"1": ("now", "blue"), "0": (" ", "transparent")}),
     }
     panel["options"] = {
         "alignValue": "center",
@@ -150,9 +153,11 @@ def states(title: str, description: str, expr: str, legend: str, runbook: str, *
     return panel
 
 
-def table(title: str, description: str, expr: str, columns: Sequence[str], runbook: str, *, width: int = 12) -> Json:
+def table(
+    title: str, description: str, expr: str, columns: Sequence[str], runbook: str, *, width: int = 12, height: int = 6
+) -> Json:
     """Return the labels of each series, the named ones, as a table."""
-    panel = _panel("table", title, description, [(expr, "")], "none", runbook, width=width, height=6)
+    panel = _panel("table", title, description, [(expr, "")], "none", runbook, width=width, height=height)
     panel["targets"][0] |= {"format": "table", "instant": True, "range": False}
     panel["transformations"] = [{"id": "filterFieldsByName", "options": {"include": {"names": list(columns)}}}]
     panel["options"] = {"cellHeight": "sm", "showHeader": True}

@@ -70,9 +70,10 @@ def _place() -> list[Json]:
             "Attention",
             "The kernel that computes attention; sdpa is the slow one that works everywhere.",
             "codelupe_train_attention_info",
-            ("instance", "implementation"),
+            ("implementation",),
             "TrainerStalled",
             width=4,
+            height=4,
         ),
         states(
             "Phase",
