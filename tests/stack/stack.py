@@ -78,7 +78,7 @@ class Stack:
         """Start everything and wait until it is healthy, or its work done; say what is not."""
         done = self.compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", str(_TIMEOUT_S), check=False)
         said = done.stderr[-2000:]
-        assert "Error" not in said, said
+        assert self.containers(), said
         bad = {name: self.logs(name) for name, words in self.states().items() if words not in ("healthy", "done")}
         assert not bad, f"{said}\n{bad}"
 
@@ -141,8 +141,9 @@ class Stack:
 
 def _compose_command() -> list[str]:
     """Return the second compose, as a plug-in of docker or on its own."""
-    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True)
-    if plugin.returncode == 0:
-        return ["docker", "compose"]
-    assert shutil.which("docker-compose"), "docker compose is missing: install the plug-in or docker-compose 2"
-    return ["docker-compose"]
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True)
+            if done.returncode == 0 and not done.stdout.startswith("1."):
+                return command
+    raise AssertionError("docker compose is missing: install the plug-in, or docker-compose 2 or newer")
