@@ -1,19 +1,24 @@
-"""Measure ingest's whole path, from clone to COPY with all stages on, beside a line counter.
+"""Measure ingest's whole path, from clone to COPY with all stages on, beside a line counter and another pipeline.
 
-`python -m tests.bench.ingest TREE… [--json] [--rounds 5] [--workers N] [--scaling]`, where a TREE is a folder or a git
-repository. Every round stores all trees in a new database of an embedded PostgreSQL in a temporary home; the best round
-counts. `scc`, where it is on PATH, counts the lines of the same languages of the same trees between the rounds; its
-keys are null where it is absent. Both rates are bytes that were read by whom they are of: ingest refuses tests and
-vendored files by their paths and reads them not, scc reads all. `--scaling` adds `workers_gain`: the rate over that
-with one worker, rounds alternating, for which there must be a tree for each worker.
+`python -m tests.bench.ingest TREE… [--json] [--rounds 5] [--workers N] [--scaling] [--opencoder CHECKOUT]`, where a
+TREE is a folder or a git repository. Every round stores all trees in a new database of an embedded PostgreSQL in a
+temporary home; the best round counts, of the rivals too. Between the rounds:
+
+- `scc`, where it is on PATH, counts the lines of the same languages of the same trees. `ratio_to_scc` is that of bytes
+  per second, each of the bytes that it has read: ingest refuses tests and vendored files by their paths and reads them
+  not, scc reads all. `ratio_of_times` is the seconds of scc over those of ingest for the same trees.
+- OpenCoder's filters, where their checkout is given, judge a sample of the files; `ratio_to_opencoder` is that of files
+  per second of one core's time. `--opencoder-python` is an interpreter with what its requirements.txt names.
+
+What is absent is null. `--scaling` adds `workers_gain`: the rate over that with one worker, rounds alternating.
+`db_share` is the share of the workers' time that went by while they saved.
 """
 
 import argparse
 import json
 import logging
 import resource
-import shutil
-import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -33,9 +38,10 @@ from ingest.sources import normalise_source
 from ingest.worker import work
 from schema.database import create_engine, upgrade
 from schema.embedded import open_server
+from tests.bench.rivals import count_lines, pick_files, time_judge, time_opencoder
 
-_SUFFIXES = "dart,go,js,mjs,cjs,jsx,py,pyi,rs,ts,tsx,mts,cts"
 _SCC_RUNS = 3
+_SAMPLE_FILES = 100
 
 
 @dataclass
@@ -70,6 +76,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=IngestSettings().ingest_workers)
     parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--opencoder", type=Path, metavar="CHECKOUT")
+    parser.add_argument("--opencoder-python", default=sys.executable, metavar="PYTHON")
     arguments = parser.parse_args()
     report = measure([tree.resolve() for tree in arguments.trees], arguments)
     if arguments.json:
@@ -81,33 +89,63 @@ def main() -> None:
 
 def measure(trees: list[Path], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the report; raises ValueError when nothing of the trees was stored."""
-    rounds, singles, rival_rates = [], [], []
+    rounds, singles, counts = [], [], []
     with open_databases() as make_engine:
         for _ in range(arguments.rounds):
             rounds.append(run_round(make_engine(), trees, arguments.workers))
             if arguments.scaling:
                 singles.append(run_round(make_engine(), trees, 1))
-            rival_rates += [count_lines(trees) for _ in range(_SCC_RUNS if shutil.which("scc") else 0)]
+            counts += [count for _ in range(_SCC_RUNS) if (count := count_lines(trees))]
     best = min(rounds, key=lambda each: each.seconds)
     if not best.num_rows:
         raise ValueError(f"nothing of {[str(tree) for tree in trees]} was stored: are they folders or repositories?")
-    rate = best.num_bytes / best.seconds / 1e6
-    rival = max(rival_rates, default=None)
+    gain = {"workers_gain": round(min(each.seconds for each in singles) / best.seconds, 2)} if singles else {}
+    return report_round(best, arguments.workers) | report_scc(best, counts) | report_opencoder(trees, arguments) | gain
+
+
+def report_round(best: Round, num_workers: int) -> dict[str, Any]:
+    """Return the figures of a round."""
     spent = sum(best.stages.values())
-    report = {
+    return {
         "files": best.num_files,
         "bytes": best.num_bytes,
         "rows": best.num_rows,
         "seconds": round(best.seconds, 2),
         "files_per_s": round(best.num_files / best.seconds, 1),
-        "mb_per_s": round(rate, 2),
+        "mb_per_s": round(best.num_bytes / best.seconds / 1e6, 2),
         "stages": {name: round(seconds / spent, 3) for name, seconds in best.stages.most_common()},
-        "scc_mb_per_s": round(rival, 1) if rival else None,
-        "ratio_to_scc": round(rate / rival, 4) if rival else None,
+        "db_share": round(best.stages["save"] / best.seconds / num_workers, 3),
         "rss_mb": round(max(resource.getrusage(who).ru_maxrss for who in _PROCESSES) / 1024, 1),
     }
-    gain = {"workers_gain": round(min(each.seconds for each in singles) / best.seconds, 2)} if singles else {}
-    return report | gain
+
+
+def report_scc(best: Round, counts: list[tuple[int, float]]) -> dict[str, Any]:
+    """Return the figures of the line counter, null where it has not run."""
+    num_bytes, seconds = min(counts, key=lambda count: count[1], default=(None, None))
+    if num_bytes is None or seconds is None:
+        return dict.fromkeys(("scc_bytes", "scc_mb_per_s", "ratio_to_scc", "ratio_of_times"))
+    rate = num_bytes / seconds
+    return {
+        "scc_bytes": num_bytes,
+        "scc_mb_per_s": round(rate / 1e6, 1),
+        "ratio_to_scc": round(best.num_bytes / best.seconds / rate, 4),
+        "ratio_of_times": round(seconds / best.seconds, 4),
+    }
+
+
+def report_opencoder(trees: list[Path], arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of the judges on a sample of the files, rounds alternating, null for one that is absent."""
+    files = pick_files(trees, _SAMPLE_FILES)
+    ours, theirs = [], []
+    for _ in range(arguments.rounds):
+        ours.append(time_judge(files))
+        if arguments.opencoder:
+            theirs.append(time_opencoder(files, arguments.opencoder.resolve(), arguments.opencoder_python))
+    return {
+        "scored_files_per_s": round(len(files) / min(ours), 1),
+        "opencoder_files_per_s": round(len(files) / min(theirs), 1) if theirs else None,
+        "ratio_to_opencoder": round(min(theirs) / min(ours), 1) if theirs else None,
+    }
 
 
 _PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -159,15 +197,6 @@ def run_round(place: tuple[sa.Engine, Path], trees: list[Path], num_workers: int
     result.num_files = result.num_rows + num_refused
     engine.dispose()
     return result
-
-
-def count_lines(trees: list[Path]) -> float:
-    """Return the rate (MB/s) at which scc counts the lines of the same languages."""
-    command = ["scc", "--format", "json", "--no-cocomo", "--include-ext", _SUFFIXES, *map(str, trees)]
-    start = time.perf_counter()
-    done = subprocess.run(command, check=True, capture_output=True)
-    seconds = time.perf_counter() - start
-    return sum(int(language["Bytes"]) for language in json.loads(done.stdout)) / seconds / 1e6
 
 
 if __name__ == "__main__":
