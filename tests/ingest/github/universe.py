@@ -18,11 +18,11 @@ LANGUAGES = {
     "Rust": (0.08, dt.date(2011, 6, 1)),
     "Dart": (0.05, dt.date(2013, 11, 1)),
 }
-# language, day, repositories of that day, their stars (None: as everywhere)
+# language, day, repositories of that day, their stars (None: more than elsewhere)
 CROWDED_DAYS = (
-    ("Python", dt.date(2016, 5, 4), 3400, None),
-    ("JavaScript", dt.date(2019, 10, 1), 2800, None),
-    ("TypeScript", dt.date(2021, 3, 3), 1500, 12),
+    ("Python", dt.date(2016, 5, 4), 2900, None),
+    ("JavaScript", dt.date(2019, 10, 1), 2500, None),
+    ("TypeScript", dt.date(2021, 3, 3), 1300, 12),
 )
 WORDS = (
     "fast",
@@ -148,7 +148,7 @@ def _one(
     rng: random.Random, number: int, language: str, *, day: dt.date | None = None, stars: int | None = None
 ) -> Repo:
     created = day or _birth(rng, LANGUAGES[language][1])
-    stars = stars or int(5 * rng.paretovariate(0.9))
+    stars = stars or int((5 if day else 3) * rng.paretovariate(0.9))
     return Repo(
         number=number,
         full_name=f"Owner-{int(rng.paretovariate(0.4)) % 9000}/repo-{number}",
