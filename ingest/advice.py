@@ -1,4 +1,4 @@
-"""What a person may do about a source that was not read, by the reason in its row."""
+"""What a reason means to a person, and what may be done about it: of sources that were not read, of files refused."""
 
 ADVICE = {
     "clone_failed": "the network or the server failed; the log has git's words, `ingest add` tries again",
@@ -28,6 +28,39 @@ ADVICE = {
     "too_many_files": "it has more entries than max_entries; raise that, or name a part of it",
     "unreadable": "it may not be read; check who owns it",
     "worker_died": "its visits took their workers along; look for killed processes in the system's log",
+}
+
+FILES = {
+    "benchmark": "holds a task of a public benchmark; see benchmark_list",
+    "bidi": "turns the direction of text, so that it shows what it does not do",
+    "binary": "is no text",
+    "boilerplate": "imports and re-exports, and nothing to learn from",
+    "configuration": "sets up a tool",
+    "data": "is a table of literals",
+    "encoded": "holds encoded bytes",
+    "encoding": "is no UTF-8",
+    "exception": "broke the judge; the log has the place, please report it",
+    "generated": "was written by a tool, as it says or is named",
+    "gitlink": "is a submodule; add it as a source of its own",
+    "language": "is in none of languages, or is no code",
+    "lfs_pointer": "lies in git LFS, which is not fetched",
+    "licence": "is under none of allowed_licences",
+    "minified": "has lines above max_line_chars or max_mean_line_chars, or is named so",
+    "nesting": "is nested too deeply",
+    "other": "for an unknown reason; the log has more",
+    "parse_time": "took too long to parse",
+    "path_encoding": "has a name that cannot be shown",
+    "path_length": "has a path that is too long",
+    "secret": "holds a key or a password; whoever owns it should change it",
+    "special": "is neither file nor folder",
+    "symlink": "is a link",
+    "syntax": "has syntax errors above max_error_share",
+    "test": "is a test by its name or folder; keep_tests keeps it",
+    "test_fixture": "lies among the data of tests",
+    "too_large": "is above max_file_bytes",
+    "too_short": "is below min_file_bytes",
+    "unreadable": "may not be read, or was gone when it was its turn",
+    "vendored": "is a copy of somebody else's code, by its folder",
 }
 
 

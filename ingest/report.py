@@ -1,25 +1,26 @@
 """`codelupe ingest report SOURCE`: every file of one source, accepted or not, and why; as text, JSON or a page."""
 
+import contextlib
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import sqlalchemy as sa
 
-from ingest.advice import advise
+from ingest.advice import FILES, advise
 from ingest.config import Settings
 from ingest.entries import show_text
 from ingest.sources import SourceError, normalise_source
 from schema.commands import open_engine
-from schema.overview import fetch_files, fetch_refused, find_source
+from schema.overview import fetch_files, fetch_refused, find_similar_sources, find_source
 
 _COMPONENTS = ("structure", "documentation", "complexity", "naming", "security")
 _FACTS = ("source", "origin", "state", "reason", "licence", "licence_evidence", "head_commit", "visited_at", "stars")
-_NUM_SHOWN = 40
+_NUM_SHOWN, _NUM_OF_A_REASON, _NUM_SIMILAR = 25, 3, 5
 # Nothing is loaded and nothing runs, whatever a path says.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -48,11 +49,13 @@ def fetch_report(conn: sa.Connection, text: str) -> dict[str, Any]:
     accepted = [file for file in accepted if file["path"] not in paths]
     counted = Counter(row["refusals"])
     listed = Counter(file["reason"] for file in refused)
+    reasons = (counted | listed).most_common()
     return {
         **{name: row[name] for name in _FACTS},
         "advice": advise(row["reason"]),
         "accepted": sorted(accepted, key=lambda file: (-file["score"], file["path"])),
         "refused": refused,
+        "reasons": {reason: {"files": num, "meaning": FILES.get(reason, "")} for reason, num in reasons},
         "refused_unlisted": {reason: num - listed[reason] for reason, num in counted.items() if num > listed[reason]},
     }
 
@@ -67,12 +70,12 @@ def render_page(report: dict[str, Any]) -> str:
     heads = ("path", "score", *_COMPONENTS, "language", "lines", "licence", "split", "not trained on")
     parts.append(_table(heads, (_cells(file) for file in accepted)))
     refused = report["refused"]
-    parts.append(f"<h2>{len(refused)} refused</h2>")
+    parts.append(f"<h2>{_count_refused(report)} refused</h2>")
+    reasons = ((reason, about["files"], about["meaning"]) for reason, about in report["reasons"].items())
+    parts.append(_table(("reason", "files", "meaning"), reasons))
+    parts.append(f"<h3>{len(refused)} that might have been code</h3>")
     rows = ((file["path"], file["reason"], file["detail"], file["num_bytes"]) for file in refused)
     parts.append(_table(("path", "reason", "detail", "bytes"), rows))
-    if report["refused_unlisted"]:
-        parts.append("<h2>Refused and only counted</h2>")
-        parts.append(_table(("reason", "files"), report["refused_unlisted"].items()))
     return "\n".join([*parts, "</body></html>\n"])
 
 
@@ -90,7 +93,7 @@ def report(settings: Settings, source: str, page: Path | None, as_json: bool) ->
             raise click.ClickException(str(error)) from error
     if page is not None:
         page.write_text(render_page(found), encoding="utf-8")
-        click.echo(f"{page}: {len(found['accepted'])} accepted, {len(found['refused'])} refused", err=True)
+        click.echo(f"{page}: {len(found['accepted'])} accepted, {_count_refused(found)} refused", err=True)
     if as_json:
         click.echo(json.dumps(found, default=str))
     elif page is None:
@@ -100,10 +103,16 @@ def report(settings: Settings, source: str, page: Path | None, as_json: bool) ->
 def _find(conn: sa.Connection, text: str) -> dict[str, Any]:
     row = find_source(conn, text)
     if row is None:
-        row = find_source(conn, normalise_source(text).source)
-    if row is None:
-        raise SourceError(f"{show_text(text)}: no such source is stored; `codelupe ingest status` lists them")
-    return row
+        with contextlib.suppress(SourceError):
+            row = find_source(conn, normalise_source(text).source)
+    if row is not None:
+        return row
+    similar = find_similar_sources(conn, text, limit=_NUM_SIMILAR)
+    meant = [source for source in similar if source.lower().endswith(f"/{text.lower()}")]
+    if len(meant) == 1 and (row := find_source(conn, meant[0])) is not None:
+        return row
+    places = "; there are " + ", ".join(map(show_text, similar)) if similar else ""
+    raise SourceError(f"{show_text(text)}: no such source is stored{places}")
 
 
 def _describe_file(file: dict[str, Any]) -> dict[str, Any]:
@@ -115,24 +124,34 @@ def _describe(found: dict[str, Any]) -> Iterator[str]:
     reason = f", {found['reason']}: {found['advice']}" if found["reason"] else ""
     yield f"{show_text(found['source'])}: {found['state']}{reason}"
     yield f"licence {found['licence'] or 'not stated'} ({show_text(found['licence_evidence'] or 'not looked for yet')})"
-    yield f"{len(found['accepted'])} accepted, the best first"
+    left_out = Counter(file["excluded"] for file in found["accepted"] if file["excluded"])
+    why = f"; not trained on: {_join(left_out)}" if left_out else ""
+    yield f"{len(found['accepted'])} accepted, the best first{why}"
     yield from _shorten(
-        f"  {file['score']:5.1f}  {show_text(file['path'])}{_exclusion(file)}" for file in found["accepted"]
+        [f"  {file['score']:5.1f}  {show_text(file['path'])}{_exclusion(file)}" for file in found["accepted"]],
+        _NUM_SHOWN,
     )
-    yield f"{len(found['refused'])} refused"
-    yield from _shorten(
-        f"  {file['reason']:<12}{show_text(file['path'])}  {show_text(file['detail'] or '')}".rstrip()
-        for file in found["refused"]
-    )
-    if found["refused_unlisted"]:
-        yield "only counted: " + ", ".join(f"{num} {reason}" for reason, num in found["refused_unlisted"].items())
+    yield f"{_count_refused(found)} refused"
+    for reason, about in found["reasons"].items():
+        yield f"  {about['files']:5}  {reason}: {about['meaning']}"
+        files = [file for file in found["refused"] if file["reason"] == reason]
+        lines = [f"           {show_text(file['path'])}  {show_text(file['detail'] or '')}".rstrip() for file in files]
+        yield from _shorten(lines, _NUM_OF_A_REASON, indent="         ")
+    yield "`codelupe ingest explain FILE` tells more of one file; --html and --json have all of them"
 
 
-def _shorten(lines: Iterable[str]) -> Iterator[str]:
-    every = list(lines)
-    yield from every[:_NUM_SHOWN]
-    if len(every) > _NUM_SHOWN:
-        yield f"  … and {len(every) - _NUM_SHOWN} more: --json or --html has them all"
+def _shorten(lines: Sequence[str], most: int, *, indent: str = "") -> Iterator[str]:
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"{indent}  … and {len(lines) - most} more"
+
+
+def _count_refused(report: dict[str, Any]) -> int:
+    return sum(about["files"] for about in report["reasons"].values())
+
+
+def _join(counts: Counter[str]) -> str:
+    return ", ".join(f"{num} {reason}" for reason, num in counts.most_common())
 
 
 def _exclusion(file: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from schema.tables import Repository
+
 _RATES = sa.text(
     """
     SELECT count(*) AS repositories, CAST(coalesce(sum(visit_files), 0) AS bigint) AS files,
@@ -108,6 +110,12 @@ def find_source(conn: sa.Connection, source: str) -> dict[str, Any] | None:
     """Fetch the repository row of a source by its address or path, also by the one that it has moved to."""
     row = conn.execute(_FIND_SOURCE, {"source": source}).mappings().one_or_none()
     return None if row is None else dict(row)
+
+
+def find_similar_sources(conn: sa.Connection, text: str, *, limit: int) -> list[str]:
+    """Fetch the sources whose address or path has this text in it, letter case aside, the shortest first."""
+    similar = sa.select(Repository.source).where(Repository.source.icontains(text, autoescape=True))
+    return list(conn.execute(similar.order_by(sa.func.length(Repository.source), Repository.id).limit(limit)).scalars())
 
 
 def fetch_files(conn: sa.Connection, repository_id: int) -> Iterator[dict[str, Any]]:

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from click.testing import Result
 from pydantic import ValidationError
 
-from ingest.advice import ADVICE
+from ingest.advice import ADVICE, FILES
 from ingest.config import IngestSettings
 from ingest.judge import judge_file
-from ingest.messages import FAILURES
+from ingest.messages import FAILURES, FILE_REASONS
 from ingest.serving import ingest_beside, serve_ingest
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
@@ -168,6 +168,7 @@ def test_every_reason_has_its_advice() -> None:
         "worker_died",
     }
     assert set(ADVICE) == FAILURES | own | {"clones_full", "worker_died"}
+    assert set(FILES) == FILE_REASONS
 
 
 def test_ingest_beside_the_daemon_begins_again_when_it_has_broken_off(

@@ -108,14 +108,19 @@ def test_a_report_says_of_every_file_whether_it_was_accepted_and_why(run: Run, r
     assert report["refused_unlisted"] == {"language": 2}
     shown = run("report", str(root)).stdout
     assert f"copy.py  not trained on: duplicate of {root} a.py" in shown
-    assert "test        tests/<b>bold.py  folder tests\n" in shown
+    assert "3 accepted, the best first; not trained on: 1 duplicate\n" in shown
+    assert "4 refused\n      2  language: is in none of languages, or is no code\n" in shown
+    kept = "is a test by its name or folder; keep_tests keeps it"
+    assert f"      1  test: {kept}\n           tests/<b>bold.py  folder tests\n" in shown
+    assert report["reasons"]["test"] == {"files": 1, "meaning": kept}
+    assert run("report", root.name).stdout == shown
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_strangers_wrote(run: Run, root: Path, tmp_path: Path) -> None:
     file = tmp_path / "page.html"
-    assert run("report", str(root), "--html", str(file)).stderr == f"{file}: 3 accepted, 2 refused\n"
+    assert run("report", str(root), "--html", str(file)).stderr == f"{file}: 3 accepted, 4 refused\n"
     page = Page(file.read_text())
-    assert page.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "table", "tr", "th", "td"}
+    assert page.tags <= {"html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "table", "tr", "th", "td"}
     assert page.names <= {"lang", "charset", "http-equiv", "content", "class"}
     assert {HOSTILE, "tests/<b>bold.py", r"\u202egnp.py", "path_encoding"} <= set(page.texts)
 
@@ -131,10 +136,12 @@ def test_a_capped_file_says_so(run: Run, engine: sa.Engine) -> None:
     assert sorted(str(file["excluded"]) for file in report["accepted"]) == ["None", "owner_cap"]
 
 
-def test_a_source_that_is_not_stored_is_named(run: Run) -> None:
-    refused = run("report", "https://example.org/alice/tool")
-    assert refused.exit_code == 1
-    assert "no such source is stored; `codelupe ingest status` lists them" in refused.stderr
+def test_a_source_that_is_not_stored_is_named_with_those_that_are_like_it(run: Run, root: Path) -> None:
+    for text in ("https://example.org/alice/tool", str(root)[-9:-1]):
+        refused = run("report", text)
+        assert refused.exit_code == 1
+        assert f"{text}: no such source is stored" in refused.stderr
+    assert f"; there are {root}\n" in refused.stderr
 
 
 def test_languages_are_counted_under_known_names_alone(run: Run, root: Path) -> None:
