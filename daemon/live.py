@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from daemon.curve import Curve
 from daemon.expectation import Expectation
 from daemon.files import describe_error
 from daemon.job import Event
@@ -38,6 +39,7 @@ class Live:
     threshold_eta_s: float | None = None  # None: not known
     run: Run | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    curve: Curve = field(default_factory=Curve)
     current_version: int | None = None
     damage: str | None = None  # why the current version cannot be used
     num_failures: int = 0  # in a row
@@ -118,6 +120,7 @@ class Live:
         record.record_event(event)
         kind = event.get("event")
         with self._lock:
+            self.curve.take(run.uuid, event)
             if kind == "phase":
                 self.training["phase"] = event.get("phase")
             elif kind == "step":
@@ -179,6 +182,11 @@ class Live:
         record.record_evaluations(rows)
         record.record_gain(gain)
 
+    def show_curve(self) -> dict[str, Any] | None:
+        """Return the loss curve of the open run."""
+        with self._lock:
+            return self.curve.to_json() if self.run is not None and self.run.uuid == self.curve.run else None
+
     def snapshot(self) -> dict[str, Any]:
         """Return the figures for /status."""
         with self._lock:
@@ -188,6 +196,7 @@ class Live:
                 if self.decision is None
                 else dict(zip(("verdict", "reason"), self.decision, strict=True)),
                 "backlog": None if self.facts is None else self.facts.as_inputs(),
+                "needed_rows": None if self.facts is None else num_needed(self.facts),
                 "threshold_eta_s": self.threshold_eta_s,
                 "run": None
                 if self.run is None

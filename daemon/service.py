@@ -13,6 +13,7 @@ from importlib.metadata import version
 from sqlalchemy import Connection, Engine
 
 from daemon.api.tokens import TokenFile, tokens_file
+from daemon.board import Board
 from daemon.clock import JumpWatch, start_clock
 from daemon.config import Settings
 from daemon.context import Context
@@ -100,13 +101,13 @@ def run_daemon(
     ctx = make_context(settings, engine, stop, progress)
     record.record_start(version=version("codelupe"), profile=settings.profile, line=settings.daemon.line)
     record.record_alive(check_interval_s=settings.daemon.check_interval_s)
-    reporter = Reporter(ctx, settings)
     # Stopped before its round is over, `--once` has not done what it was asked to.
     loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
     tokens = TokenFile(tokens_file(settings.home, settings.monitoring))
     company = company or Company()
     with ExitStack() as stack:
         api = stack.enter_context(open_api(engine, settings.daemon.line, ctx.paths, tokens, loop.alarm.ring, stop))
+        reporter = Reporter(ctx, settings, Board(api.engine, settings.daemon.line).show)
         app = create_app(
             health=reporter.health,
             ready=reporter.ready,

@@ -1,6 +1,7 @@
 """What the daemon answers at /health, /ready and /status: from memory alone, within milliseconds."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,8 @@ class Reporter:
 
     ctx: Context
     settings: Settings
+    board: Callable[[], dict[str, Any]] = dict
+    """What there is to show of the database, without waiting for it."""
     _started: float = field(default_factory=time.monotonic)
 
     def health(self) -> dict[str, Any]:
@@ -37,6 +40,8 @@ class Reporter:
             "device": self.ctx.device.name,
             "uptime_s": round(time.monotonic() - self._started, 1),
             **self.ctx.live.snapshot(),
+            "curve": self.ctx.live.show_curve(),
+            **self.board(),
             "config": {
                 "home": str(self.settings.home),
                 "daemon": self.settings.daemon.model_dump(mode="json"),

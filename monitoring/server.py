@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
+from monitoring.chart import HEIGHT, WIDTH, draw_loss
 from monitoring.hosts import is_misdirected
 from monitoring.metrics import REGISTRY
 from monitoring.problems import problem
@@ -34,7 +35,7 @@ _NUM_THREADS: Final = 8
 _MAX_BODY_BYTES: Final = 1 << 20
 _HEADERS: Final = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",  # noqa: E501
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",  # noqa: E501
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -95,9 +96,23 @@ def create_app(
     def get_status() -> Response:
         return _json(status())
 
+    def view() -> dict[str, Any]:
+        shown = _ask_status(status)
+        training = (shown or {}).get("training") or {}
+        chart = draw_loss((shown or {}).get("curve") or {}, training.get("total"))
+        return {"health": safe_health(), "status": shown, "chart": chart, "width": WIDTH, "height": HEIGHT}
+
     @app.get("/")
     def get_page() -> str:
-        return render_template("page.html", health=safe_health(), status=_ask_status(status))
+        return render_template("page.html", **view())
+
+    @app.get("/view")
+    def get_view() -> Response:
+        """Answer with what changes of the page; 304 where nothing has."""
+        response = Response(render_template("view.html", **view()), content_type="text/html; charset=utf-8")
+        response.add_etag()
+        response.make_conditional(request)
+        return response
 
     @app.get("/favicon.ico")
     def get_favicon() -> Response:

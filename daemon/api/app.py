@@ -149,8 +149,8 @@ def open_api(
 ) -> Iterator[Api]:
     """Yield the API on connections of its own to the database of `engine`: a call must not keep the tick waiting."""
     url = engine.url.render_as_string(hide_password=False)
-    # A promotion looks and writes on two of them.
-    own = create_engine(url, application_name="codelupe api", pool_size=2 * _MOST_AT_WORK, statement_timeout_s=10)
+    # A promotion looks and writes on two of them; one is for the page.
+    own = create_engine(url, application_name="codelupe api", pool_size=2 * _MOST_AT_WORK + 1, statement_timeout_s=10)
     try:
         with cut_when_stopped(own, stop):
             yield Api(own, line, paths, tokens, changed)

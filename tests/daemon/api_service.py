@@ -3,7 +3,7 @@
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,17 +62,24 @@ class Caller:
 
 
 @contextmanager
-def api_service(engine: Engine, home: Path, line: str) -> Iterator[Caller]:
-    """Serve the API of a line whose row is there."""
+def api_service(
+    engine: Engine,
+    home: Path,
+    line: str,
+    *,
+    health: Callable[[], dict[str, Any]] = lambda: WELL,
+    status: Callable[[], dict[str, Any]] = dict,
+) -> Iterator[Caller]:
+    """Serve the API of a line whose row is there, and the page."""
     tokens, changes = home / "api_tokens", []
     secrets = {scope: add_token(tokens, scope, [scope]) for scope in SCOPES}
     secrets["all"] = add_token(tokens, "all", SCOPES)
     paths, stop = LinePaths(home, line), threading.Event()
     with open_api(engine, line, paths, TokenFile(tokens), lambda: changes.append("looked"), stop) as api:
         app = create_app(
-            health=lambda: WELL,
+            health=health,
             ready=lambda: (True, []),
-            status=dict,
+            status=status,
             registry=CollectorRegistry(),
             install=api.install,
         )

@@ -173,9 +173,47 @@ def test_the_page_is_there_when_the_status_is_not(start):
     assert "could not be told" in page
 
 
+def test_the_view_is_sent_again_only_when_something_has_changed(start):
+    status = {"run": TRAINING["run"], "training": {**TRAINING["training"]}}
+    ask = start(status=lambda: status)
+    response, text = ask("/view")
+    again, nothing = ask("/view", **{"If-None-Match": response.headers["ETag"]})
+    assert (again.status, nothing) == (304, "")
+    status["training"]["step"] = 38
+    changed, later = ask("/view", **{"If-None-Match": response.headers["ETag"]})
+    assert changed.status == 200
+    assert ("37/120" in text, "38/120" in later) == (True, True)
+
+
+def test_the_page_draws_the_loss_with_the_line_of_the_incumbent(start):
+    status = {**TRAINING, "curve": {"train": [(1, 3.0), (37, 2.3)], "eval": [(0, 2.6)], "start": 2.6}}
+    page = start(status=lambda: status)("/")[1]
+    assert "the incumbent&#39;s validation loss" in page or "the incumbent's validation loss" in page
+    assert 'aria-label="Loss: training loss 3.000 at step 1, 2.300 at 37; validation loss now 2.600' in page
+    assert " style=" not in page
+
+
+def test_the_page_shows_decisions_refusals_and_which_version_can_be_gone_back_to(start):
+    status = {
+        "decisions": [
+            {"verdict": "wait", "reason": "too_few_rows", "repeated": 7, "last_at": "2026-11-21T18:00:01+00:00"}
+        ],
+        "ingest": {"queue": {"queued": 3}, "refusals": {"binary": 2, "too_large": 1200}},
+        "versions": [
+            {"number": 3, "verdict": "promoted", "parent": 2, "bits_per_byte": 2.1, "judged_against": 2.2},
+            {"number": 2, "verdict": "promoted", "parent": None, "bits_per_byte": 2.2, "judged_against": 2.3},
+        ],
+    }
+    page = start(status=lambda: status)("/")[1]
+    for shown in ("too few rows", "2026-11-21 18:00:01", "1,200", 'data-version="2" data-change="rollback"'):
+        assert shown in page
+    assert page.index("too large") < page.index("binary"), "the most frequent reason first"
+    assert 'data-version="3"' not in page, "it is in service"
+
+
 def test_the_page_shows_text_as_text(start):
     page = start(status=lambda: {"decision": {"verdict": "wait", "reason": "<script>alert(1)</script>"}})("/")[1]
-    assert "<script>" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;" in page
 
 
