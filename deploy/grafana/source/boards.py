@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from deploy.grafana.source.panels import Json
+from deploy.grafana.source.panels import Json, make_link
 
 _COLUMNS = 24
 
@@ -29,20 +29,7 @@ def dashboard(name: str, title: str, description: str, *rows: list[Json], refres
         "timezone": "browser",
         "templating": {"list": []},
         "annotations": {"list": []},
-        "links": [
-            {
-                "type": "dashboards",
-                "title": "codelupe",
-                "tags": ["codelupe"],
-                "asDropdown": False,
-                "icon": "dashboard",
-                "includeVars": False,
-                "keepTime": True,
-                "targetBlank": False,
-                "tooltip": "",
-                "url": "",
-            }
-        ],
+        "links": [make_link("dashboards", "codelupe", tags=["codelupe"], icon="dashboard")],
         "panels": panels,
     }
 

@@ -96,6 +96,7 @@ def _gpu() -> list[Json]:
             ("gpu", "name", "driver", "instance"),
             "GpuLost",
             width=6,
+            height=8,
         ),
         stat(
             "Cards that answer",
@@ -106,6 +107,7 @@ def _gpu() -> list[Json]:
             steps=bad_below(1, 1),
             nothing="no GPU",
             width=6,
+            height=8,
         ),
         graph(
             "Memory of the card",

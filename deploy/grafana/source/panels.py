@@ -66,6 +66,7 @@ def stat(
     """Return one figure; `words` replaces values by (text, colour), `nothing` is shown where there is none."""
     panel = _panel("stat", title, description, [(expr, "")], unit, runbook, steps=steps, width=width, height=height)
     defaults = panel["fieldConfig"]["defaults"]
+    panel["targets"][0] |= {"instant": True, "range": False}  # what is gone is not shown
     defaults["noValue"] = nothing
     defaults["mappings"] = _mappings(words or {})
     if decimals is not None:
@@ -93,6 +94,7 @@ def graph(
     width: int = 8,
     least: float | None = None,
     most: float | None = None,
+    decimals: int | None = None,
     points: bool = False,
 ) -> Json:
     """Return lines over time; `steps` are drawn as dashed lines."""
@@ -108,7 +110,9 @@ def graph(
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
         "thresholdsStyle": {"mode": "dashed" if steps else "off"},
     }
-    defaults |= {name: value for name, value in (("min", least), ("max", most)) if value is not None}
+    defaults |= {
+        name: value for name, value in (("min", least), ("max", most), ("decimals", decimals)) if value is not None
+    }
     panel["options"] = {
         "legend": {"calcs": ["lastNotNull"], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
@@ -123,11 +127,18 @@ def bars(
     panel = _panel("bargauge", title, description, [(expr, legend)], unit, runbook, width=width, height=height)
     panel["targets"][0] |= {"instant": True, "range": False}
     panel["fieldConfig"]["defaults"] |= {"min": 0, "noValue": "none", "color": {"mode": "palette-classic"}}
+    if unit == "short":
+        panel["fieldConfig"]["defaults"]["decimals"] = 0  # events, which are whole
     panel["options"] = {
         "displayMode": "basic",
+        "maxVizHeight": 28,
+        "minVizHeight": 12,
+        "namePlacement": "left",
         "orientation": "horizontal",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "showUnfilled": True,
+        "sizing": "manual",
+        "text": {"titleSize": 13, "valueSize": 14},
         "valueMode": "color",
     }
     return panel
@@ -182,7 +193,7 @@ def _panel(
         "description": description,
         "datasource": DATASOURCE,
         "gridPos": {"w": width, "h": height},
-        "links": [{"title": f"Runbook: {runbook}", "url": link_to(runbook), "targetBlank": True}],
+        "links": [make_link("link", f"Runbook: {runbook}", url=link_to(runbook), targetBlank=True)],
         "fieldConfig": {
             "defaults": {
                 "unit": unit,
@@ -203,6 +214,12 @@ def _panel(
             for number, (expr, legend) in enumerate(queries)
         ],
     }
+
+
+def make_link(kind: str, title: str, **fields: Any) -> Json:
+    """Return a link, of a panel or of a dashboard, with all the fields that Grafana's schema asks for."""
+    plain = {"asDropdown": False, "icon": "", "includeVars": False, "keepTime": True, "targetBlank": False}
+    return {"type": kind, "title": title, "tags": [], "tooltip": "", "url": "", **plain, **fields}
 
 
 def link_to(section: str) -> str:

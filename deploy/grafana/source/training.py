@@ -69,7 +69,7 @@ def _place() -> list[Json]:
         table(
             "Attention",
             "The kernel that computes attention; sdpa is the slow one that works everywhere.",
-            "codelupe_train_attention_info",
+            f"codelupe_train_attention_info{_DAEMON}",
             ("implementation",),
             "TrainerStalled",
             width=4,
@@ -107,6 +107,7 @@ def _learning() -> list[Json]:
             "RunsFailing",
             width=6,
             least=0,
+            decimals=2,
         ),
         graph(
             "Gradient norm",
@@ -144,7 +145,7 @@ def _speed() -> list[Json]:
             "Operations a second",
             "What the model's arithmetic needs at this speed, without what is recomputed.",
             [(f"codelupe_train_flops_per_second{_DAEMON}", "operations")],
-            "FLOPS",
+            "flops",
             "GpuHot",
             least=0,
             width=6,
