@@ -1,7 +1,6 @@
 """Split units (I6): which files belong together on one side of the train, validation and test split."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
 
 from sourcecode.fingerprints import stable_share
 
@@ -14,8 +13,8 @@ def unit_prefix(level: str, path: str) -> str:
     if level == "repository":
         return ""
     if level == "top":
-        return PurePosixPath(path).parts[0]
-    return str(PurePosixPath(path).parent) if level == "directory" else path
+        return path.partition("/")[0]
+    return (path.rpartition("/")[0] or ".") if level == "directory" else path
 
 
 def count_units(paths: Iterable[str]) -> dict[str, int]:
