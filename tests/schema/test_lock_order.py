@@ -1,4 +1,4 @@
-"""Who locks several repositories locks them in the order of their ids: two at once wait for each other, not for ever."""
+"""Who locks several repositories locks them in the order of their ids: two at once wait for each other and go on."""
 
 import datetime as dt
 import time
