@@ -53,9 +53,8 @@ class Request:
         self.send(200, pkt(b"# service=git-upload-pack\n") + b"0000" + packets + b"0000", ADVERTISEMENT)
 
     def write(self, data: bytes) -> None:
-        """Go on with the answer; nothing happens when the other side has had enough."""
-        with contextlib.suppress(ConnectionError):
-            self.handler.wfile.write(data)
+        """Go on with the answer; when the other side has had enough, the server sees to the error."""
+        self.handler.wfile.write(data)
 
     def flood(self, chunk: bytes, *, every_s: float = 0) -> None:
         """Send a chunk again and again until the other side has enough, or the server is stopped."""
