@@ -115,13 +115,13 @@ def _send_pack(request: Request, chunks: Iterable[bytes], *, num_objects: int) -
 
 
 def _deflate_zeros(kind: int, num_bytes: int) -> Iterator[bytes]:
-    """Yield an object of zeros."""
-    empty = encode_object(kind, num_bytes, b"")
-    yield empty[: -len(zlib.compress(b"", 1))]
+    """Yield an object of zeros; the sum at its end is missing."""
+    yield encode_object(kind, num_bytes, b"")[: -len(zlib.compress(b"", 1))]
     deflate = zlib.compressobj(1)
-    for _ in range(num_bytes // 1_000_000):
-        yield deflate.compress(bytes(1_000_000))
-    yield deflate.flush()
+    yield deflate.compress(bytes(1_000_000)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    # After a full flush the same bytes give the same bytes.
+    again = deflate.compress(bytes(1_000_000)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    yield again * (num_bytes // 1_000_000 - 1)
 
 
 def _varint(number: int) -> bytes:
