@@ -1,12 +1,14 @@
-"""A loss curve as the points of an SVG: pure arithmetic, drawn by the page's template."""
+"""A loss curve as the points of an SVG: pure arithmetic, drawn by the page's template.
+
+The box is stretched to whatever room there is; its labels are text beside it, so that they keep their size.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-WIDTH, HEIGHT = 640, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 8, 10, 26
+WIDTH, HEIGHT = 1000, 300
 _NUM_TICKS = 4
 
 Point = tuple[float, float]
@@ -22,9 +24,9 @@ class Chart:
     start: float | None
     """Height of the line of what the run continues."""
     ticks: list[tuple[float, str]]
-    """Height and label of each line of the scale."""
-    steps: list[tuple[float, str]]
-    """Place and label of the ends of the axis."""
+    """Height and label of each line of the scale, from the top."""
+    last_step: int
+    """The right end of the axis; the left one is 0."""
     words: str
 
 
@@ -42,18 +44,18 @@ def draw_loss(curve: Mapping[str, Any], total: int | None) -> Chart | None:
 
     def place(point: Point) -> Point:
         return (
-            round(_LEFT + point[0] / last * (WIDTH - _LEFT - _RIGHT), 1),
-            round(_TOP + (high - point[1]) / (high - low) * (HEIGHT - _TOP - _BOTTOM), 1),
+            round(point[0] / last * WIDTH, 1),
+            round((high - point[1]) / (high - low) * HEIGHT, 1),
         )
 
-    values = [low + (high - low) * number / (_NUM_TICKS - 1) for number in range(_NUM_TICKS)]
+    values = [high - (high - low) * number / (_NUM_TICKS - 1) for number in range(_NUM_TICKS)]
     return Chart(
         train=_join(map(place, train)),
         evaluations=_join(map(place, evaluations)),
         dots=[place(point) for point in evaluations],
         start=None if start is None else place((0, start))[1],
         ticks=[(place((0, value))[1], f"{value:.2f}") for value in values],
-        steps=[(_LEFT, "step 0"), (WIDTH - _RIGHT, str(last))],
+        last_step=last,
         words=_describe(train, evaluations, start),
     )
 

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,8 @@ class Caller:
     paths: LinePaths
     tokens: Path
     secrets: dict[str, str]
-    changes: list[str] = field(default_factory=list)  # one for each time the daemon was told to look
+    changes: list[str]  # one for each time the daemon was told to look
+    stop: Callable[[], None]  # ends the service; a second call does nothing
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Answer:
         """Send one request; a `token` is a key of `secrets`, or else sent as it is."""
@@ -85,6 +86,6 @@ def api_service(
         )
         server = serve(app, "127.0.0.1", 0)
         try:
-            yield Caller(server.port, paths, tokens, secrets, changes)
+            yield Caller(server.port, paths, tokens, secrets, changes, server.close)
         finally:
             server.close()
