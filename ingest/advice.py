@@ -5,6 +5,7 @@ ADVICE = {
     "clone_too_large": "its pack is above clone_max_bytes; raise that, or name a part of it as a folder",
     "child_broken": "its reader sent nonsense; the log has the place, please report it",
     "child_died": "its reader was killed, by a limit perhaps; see child_memory_bytes and child_cpu_s, and the log",
+    "contradictory": "GitHub gave it two names at once; a later crawl may find it whole",
     "corrupt": "git cannot read it; run git fsck there",
     "database_away": "an outage cut the visit off; it is read again",
     "disk_full": "no space for its clone; it is read when there is some",
@@ -27,6 +28,7 @@ ADVICE = {
     "timeout": "it took longer than clone_timeout_s or visit_timeout_s",
     "too_many_files": "it has more entries than max_entries; raise that, or name a part of it",
     "unreadable": "it may not be read; check who owns it",
+    "unknown_owner": "GitHub does not say when its owner's account was made; a later crawl asks again",
     "worker_died": "its visits took their workers along; look for killed processes in the system's log",
 }
 
@@ -61,6 +63,8 @@ FILES = {
     "too_short": "is below min_file_bytes",
     "unreadable": "may not be read, or was gone when it was its turn",
     "vendored": "is a copy of somebody else's code, by its folder",
+    "young": "it is younger than min_repository_age_days; a later crawl takes it, or name it yourself",
+    "young_owner": "its owner's account is younger than min_owner_age_days; it is taken later, or name it yourself",
 }
 
 

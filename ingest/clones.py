@@ -45,7 +45,10 @@ _PERMANENT = {
     "corrupt": re.compile("fsck error"),
     "protocol": re.compile("transport '[^']*' not allowed"),
     "no_access": re.compile("authentication failed|could not read username|terminal prompts disabled|error: 40[13]"),
-    "not_found": re.compile("not found|does not exist|does not appear to be a git repository|no such file|error: 404"),
+    # 410 and 451: deleted, and taken down.
+    "not_found": re.compile(
+        "not found|does not exist|does not appear to be a git repository|no such file|error: 4(?:04|10|51)"
+    ),
 }
 
 

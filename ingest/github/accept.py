@@ -25,13 +25,11 @@ def clone_host(api_url: str) -> str:
     return _HOST if host == _API_HOST else host
 
 
-def accept(
-    found: Found, language: str, settings: IngestSettings, *, opted_out: Sequence[str], now: dt.datetime
-) -> FoundRow:
-    """Judge one repository of `language`, and return its row; `opted_out` are globs over owner/name."""
+def accept(found: Found, language: str, settings: IngestSettings, *, now: dt.datetime) -> FoundRow:
+    """Judge one repository of `language`, and return its row."""
     terms = match_terms(found.name, found.description or "", found.topics, language)
     score = score_repository(found, terms, now)
-    reason = _refuse(found, score, settings, opted_out, now)
+    reason = _refuse(found, score, settings, now)
     host = clone_host(settings.github_api_url)
     return FoundRow(
         node_id=found.node_id,
@@ -55,19 +53,15 @@ def accept(
 
 
 def withdraw(rows: Sequence[FoundRow], opted_out: Sequence[str]) -> list[FoundRow]:
-    """Return the rows, with those refused that are opted out by now."""
+    """Return the rows, with those refused, whatever was found, that globs over owner/name opt out."""
     return [
         replace(row, state="refused", reason="opted_out") if matches(f"{row.owner}/{row.name}", opted_out) else row
         for row in rows
     ]
 
 
-def _refuse(
-    found: Found, score: Score, settings: IngestSettings, opted_out: Sequence[str], now: dt.datetime
-) -> str | None:
+def _refuse(found: Found, score: Score, settings: IngestSettings, now: dt.datetime) -> str | None:
     """Return the reason against a repository, None if it is accepted."""
-    if matches(found.full_name, opted_out):
-        return "opted_out"
     address = f"https://{clone_host(settings.github_api_url)}/{found.full_name}".lower()
     if found.clone_url.lower() != f"{address}.git":
         return "foreign_clone_url"

@@ -1,6 +1,7 @@
 """A small client of GitHub's REST API: serial requests that obey its limits, and answers that are whole or an error."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
@@ -44,6 +45,7 @@ class Client:
         self._limits = Limits(list(self._auths) or [ANONYMOUS], book, clock, timeout_s=timeout_s)
         self._transport = Transport(clock, timeout_s=timeout_s)
         self.num_requests = 0
+        self.waited_s: dict[str, float] = defaultdict(float)  # by what for: limit, back_off
         self.on_wait: Callable[[float, str], None] = lambda _left_s, _reason: None
         """Hears of every slice of every wait: the seconds that are left, and why."""
 
@@ -159,7 +161,10 @@ class Client:
         until = self._clock.now() + seconds
         while (left_s := until - self._clock.now()) > 0:
             self.on_wait(left_s, reason)
-            if self._clock.wait(min(left_s, _WAIT_SLICE_S)):
+            began = self._clock.now()
+            is_stopped = self._clock.wait(min(left_s, _WAIT_SLICE_S))
+            self.waited_s[reason] += self._clock.now() - began
+            if is_stopped:
                 raise Stopped
 
     def _check_own(self, url: str) -> None:

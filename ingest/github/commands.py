@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,8 @@ from ingest.config import Settings
 from ingest.github.answers import ApiError
 from ingest.github.clock import RealClock, Stopped
 from ingest.github.plans import PLANS, Plan
-from ingest.github.runs import describe_forecast, describe_report, forecast_crawl, run_crawl
+from ingest.github.reports import describe_forecast, describe_report, forecast_crawl
+from ingest.github.runs import run_crawl
 from ingest.github.windows import GITHUB_LANGUAGES
 from ingest.opt_outs import read_patterns
 from ingest.serving import Signs
@@ -28,6 +30,8 @@ from monitoring.stopping import stop_on_signals, until_stopped
 from schema.commands import connect_engine, open_engine, prepare_tables
 from schema.database import fetch_now, outlast
 from schema.stalls import cut_when_stopped
+
+log = logging.getLogger(__name__)
 
 
 @click.command()

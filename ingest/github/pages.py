@@ -50,7 +50,7 @@ def save(crawler: Crawler, claim: WindowClaim, page: Page | None, saved: SavedPa
     judged = _judge(crawler, claim.language, () if page is None else page.found)
     crawler.kept_at = crawler.clock.now()
     with crawler.engine.begin() as conn:
-        # Who opted out while we searched is not queued either.
+        # Here, so that who opted out while we searched is not queued either.
         judged = withdraw(judged, fetch_opt_outs(conn))
         if judged:
             counts = save_found(conn, judged)
@@ -69,9 +69,7 @@ def save(crawler: Crawler, claim: WindowClaim, page: Page | None, saved: SavedPa
 def _judge(crawler: Crawler, language: str, found: Sequence[Found]) -> list[FoundRow]:
     """Judge what a page shows; the owners of those against whom nothing else stands are asked for last."""
     settings, now = crawler.settings, crawler.clock.utc()
-    with crawler.engine.begin() as conn:
-        opted_out = fetch_opt_outs(conn)
-    rows = [accept(each, language, settings, opted_out=opted_out, now=now) for each in found]
+    rows = [accept(each, language, settings, now=now) for each in found]
     if not settings.min_owner_age_days:
         return rows
     to_check = [

@@ -2,8 +2,6 @@
 
 import datetime as dt
 import logging
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,22 +10,18 @@ import sqlalchemy as sa
 
 from ingest.alive import Alive, say_nothing
 from ingest.config import IngestSettings
-from ingest.github.accept import accept
 from ingest.github.client import Client
 from ingest.github.clock import Clock
 from ingest.github.context import Crawler
 from ingest.github.crawler import crawl
 from ingest.github.plans import Plan, open_passes
-from ingest.github.replies import PER_PAGE, read_page
 from monitoring.progress import Progress, Task
 from schema.crawl import count_windows, fetch_reasons
 from schema.crawl_limits import open_limits
 from schema.crawl_pages import forget_pages
 
 log = logging.getLogger(__name__)
-# Beside the pages themselves: the first pages of windows that had to be split, and last pages that were not full.
-_OVERHEAD = 1.2
-_SEARCHES_PER_MIN, _ANONYMOUS_SEARCHES_PER_MIN = 30, 10
+SEARCHES_PER_MIN, ANONYMOUS_SEARCHES_PER_MIN = 30, 10
 
 
 @dataclass(slots=True)
@@ -114,6 +108,7 @@ def run_crawl(
         "pages": crawler.tally.num_pages,
         "pages_unchanged": crawler.tally.num_unchanged,
         "requests": client.num_requests,
+        "waited": {reason: round(seconds, 1) for reason, seconds in client.waited_s.items()},
         "seconds": round(clock.now() - started, 1),
     }
 
@@ -126,65 +121,8 @@ def open_client(engine: sa.Engine, settings: IngestSettings, clock: Clock) -> Cl
     if not settings.github_tokens:
         log.warning(
             "no CODELUPE_GITHUB_TOKENS: the crawler asks %d times a minute, a third of what a token may",
-            _ANONYMOUS_SEARCHES_PER_MIN,
+            ANONYMOUS_SEARCHES_PER_MIN,
             extra={"event": "crawl_without_token"},
         )
     book, timeout_s = partial(open_limits, engine), settings.github_timeout_s
     return Client(settings.github_api_url, settings.github_tokens, clock, book, timeout_s=timeout_s)
-
-
-def forecast_crawl(engine: sa.Engine, settings: IngestSettings, plan: Plan, clock: Clock) -> dict[str, Any]:
-    """Ask one question per language (of `terms` the first), and say what a full pass would take; nothing is stored.
-
-    Raises:
-        ApiError: GitHub does not answer.
-    """
-    client = open_client(engine, settings, clock)
-    try:
-        languages = {language: _forecast(client, settings, plan, language, clock) for language in plan.languages}
-    finally:
-        client.close()
-    per_minute = _SEARCHES_PER_MIN * len(settings.github_tokens) or _ANONYMOUS_SEARCHES_PER_MIN
-    requests = sum(figures["requests"] for figures in languages.values())
-    return {"plan": plan.name, "languages": languages, "requests": requests, "minutes": round(requests / per_minute)}
-
-
-def _forecast(client: Client, settings: IngestSettings, plan: Plan, language: str, clock: Clock) -> dict[str, Any]:
-    roots = plan.roots(language, settings)
-    page = read_page(client.fetch(client.search_url(roots[0].query)).body)
-    judged = [accept(found, language, settings, opted_out=(), now=clock.utc()) for found in page.found]
-    pages = math.ceil(page.total / PER_PAGE * _OVERHEAD) if plan.splits else plan.max_pages * len(roots)
-    return {
-        "query": roots[0].query,
-        "repositories": page.total,
-        "requests": max(1, pages),
-        "accepted_of_first_page": sum(row.reason is None for row in judged),
-        "first_page": len(judged),
-    }
-
-
-def describe_report(report: dict[str, Any]) -> Sequence[str]:
-    """Return a run's figures as people read them."""
-    found, windows = report["repositories"], report["windows"]
-    left = windows["pending"] + windows["working"]
-    outcomes = ", ".join(f"{num} {word}" for word, num in found.items()) or "none"
-    pages = f"{report['pages_unchanged']} of {report['pages']} pages unchanged"
-    lines = [
-        f"{sum(found.values())} repositories seen: {outcomes}",
-        f"windows: {windows['done']} read, {windows['split']} split, {left} left, {windows['kept']} kept for later",
-        f"{report['requests']} requests, {pages}, {report['seconds']:.0f} s",
-    ]
-    if report["refused"]:
-        lines.append("refused: " + ", ".join(f"{num} {reason}" for reason, num in report["refused"].items()))
-    lines += [f"  {row['state']}: {row['query']}: {row['reason']}" for row in report["incomplete"]]
-    return lines
-
-
-def describe_forecast(report: dict[str, Any]) -> Sequence[str]:
-    """Return a forecast as people read it."""
-    lines = [
-        f"{language}: {figures['repositories']} repositories, about {figures['requests']} requests; "
-        f"{figures['accepted_of_first_page']} of the first {figures['first_page']} would be queued"
-        for language, figures in report["languages"].items()
-    ]
-    return [*lines, f"together about {report['requests']} requests, {report['minutes']} minutes; nothing was stored"]

@@ -223,6 +223,10 @@ SAID = [
     ),
     (f"fatal: write error: File too large {INDEX_PACK}", "clone_too_large", True),
     ("fatal: repository 'https://host/a/b/' not found", "not_found", True),
+    ("fatal: unable to access 'https://host/a/b/': The requested URL returned error: 410", "not_found", True),
+    ("fatal: unable to access 'https://host/a/b/': The requested URL returned error: 451", "not_found", True),
+    ("fatal: unable to access 'https://host/a/b/': The requested URL returned error: 403", "no_access", True),
+    ("fatal: unable to access 'https://host/a/b/': The requested URL returned error: 503", "clone_failed", False),
     ("fatal: Authentication failed for 'https://host/a/b/'", "no_access", True),
     (f"error: RPC failed; curl 18 fatal: early EOF {INDEX_PACK}", "clone_failed", False),
     (

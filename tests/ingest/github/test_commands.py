@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from ingest.config import IngestSettings
 from ingest.github.commands import crawl
+from ingest.github.transport import identify_token
 from monitoring.config import MonitoringSettings
 from monitoring.metrics import REGISTRY
 from schema.config import DatabaseSettings
@@ -154,9 +155,45 @@ def test_a_dry_run_says_what_a_crawl_would_take_and_stores_nothing(
     result = run("--dry-run", github_tokens=())
     assert result.exit_code == 0, result.output
     assert "dart: 1500 repositories, about 18 requests; 100 of the first 100 would be queued" in result.stdout
-    assert "together about 18 requests, 2 minutes; nothing was stored" in result.stdout
+    assert "together about 18 requests, 2 minutes; nothing was queued" in result.stdout
     assert "no CODELUPE_GITHUB_TOKENS" in result.stderr
     assert (count(engine), github.num_searches) == (0, 1)
+
+
+def test_a_dry_run_says_why_some_would_be_refused_and_obeys_the_window_that_another_process_closed(
+    run: Callable[..., Result], github: FakeGithub, engine: sa.Engine
+) -> None:
+    github.set_repos([make_repo("b/demo-x", 1, language="Dart"), make_repo("b/tool", 9, language="Dart")])
+    github.retry_after = 2
+    github.moods.append("secondary")
+    with engine.begin() as conn:
+        conn.execute(
+            sa.text("INSERT INTO crawl_limits VALUES (:id, 'search', NULL, NULL, clock_timestamp() + interval '1 s')"),
+            {"id": identify_token(SecretStr(TOKEN))},
+        )
+    started = time.monotonic()
+    result = run("--dry-run", "--json")
+    assert result.exit_code == 0, result.output
+    assert time.monotonic() - started >= 3
+    assert json.loads(result.stdout)["languages"]["dart"]["refused_of_first_page"] == {"demo": 1}
+    assert github.violations == []
+
+
+def test_a_dry_run_that_cannot_be_made_says_why(run: Callable[..., Result], github: FakeGithub) -> None:
+    github.choose_count = lambda _num: -1
+    result = run("--dry-run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "Error: broken_body: language:Dart" in result.stderr
+
+
+@pytest.mark.parametrize(("text", "says"), [("bob\n", "out:1: 'bob' is no opt-out"), (None, "cannot be read")])
+def test_an_opt_out_file_that_is_none_stops_it_before_anything_is_asked(
+    text: str | None, says: str, run: Callable[..., Result], github: FakeGithub, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "out").write_text(text)
+    result = run(opt_out=(tmp_path / "out",))
+    assert (result.exit_code, says in result.stderr, github.headers) == (1, True, [])
 
 
 def test_a_token_that_is_not_accepted_ends_it_with_what_to_do(run: Callable[..., Result], github: FakeGithub) -> None:
@@ -178,6 +215,7 @@ def test_the_summary_and_the_metrics_say_what_was_found_and_why_something_was_re
     assert sorted(result.stdout.splitlines()[0].partition(": ")[2].split(", ")) == ["1 queued", "3 refused"]
     assert "windows: 1 read, 0 split, 0 left, 0 kept for later" in result.stdout
     assert "refused: 3 demo" in result.stdout
+    assert "`codelupe ingest work` or `codelupe up` reads what is queued" in result.stdout
     assert REGISTRY.get_sample_value("codelupe_crawl_repositories_total", {"outcome": "refused"}) == before + 3
     assert REGISTRY.get_sample_value("codelupe_crawl_windows", {"state": "done"}) == 1
     assert REGISTRY.get_sample_value("codelupe_crawl_limit_remaining", {"resource": "search"}) == 999_999

@@ -25,7 +25,7 @@ def find(engine: sa.Engine) -> Any:
         rows = []
         for values in repos:
             found = Found.model_validate(make_repo(**({"full_name": "alice/tool"} | values)).to_json("github.com"))
-            rows.append(accept(found, "python", IngestSettings(), opted_out=(), now=NOW))
+            rows.append(accept(found, "python", IngestSettings(), now=NOW))
         with engine.begin() as conn:
             return dict(save_found(conn, rows))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ingest.config import IngestSettings
-from ingest.github.accept import accept
+from ingest.github.accept import accept, withdraw
 from ingest.github.kinds import find_kinds
 from ingest.github.replies import Found
 from ingest.github.score import WEIGHTS, score_repository
@@ -20,8 +20,8 @@ def make_found(full_name: str = "alice/tool", **values: Any) -> Found:
     return Found.model_validate(make_repo(full_name, **values).to_json("github.com"))
 
 
-def judge(found: Found, opted_out: tuple[str, ...] = (), **values: Any) -> FoundRow:
-    return accept(found, "python", IngestSettings(**values), opted_out=opted_out, now=NOW)
+def judge(found: Found, **values: Any) -> FoundRow:
+    return accept(found, "python", IngestSettings(**values), now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,9 @@ def test_who_is_refused_has_one_reason(reason: str | None, values: dict[str, Any
 
 
 def test_who_has_opted_out_is_refused_whatever_is_forced() -> None:
-    assert judge(make_found("Alice/Tool"), ("alice/*",), force_include=["alice/tool"]).reason == "opted_out"
+    row = judge(make_found("Alice/Tool"), force_include=["alice/tool"])
+    assert [(row.state, row.reason) for row in withdraw([row], ["alice/*"])] == [("refused", "opted_out")]
+    assert withdraw([row], ["bob/*"]) == [row]
 
 
 def test_a_row_has_one_name_for_each_repository_and_comes_after_what_the_operator_named() -> None:
