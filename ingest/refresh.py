@@ -133,7 +133,7 @@ def _explain_status(status: int) -> SourceFailed:
         return SourceFailed("redirected", f"HTTP status {status}, to no address that is followed", is_permanent=True)
     if status in (401, 403, 407):
         return SourceFailed("no_access", f"HTTP status {status}", is_permanent=True)
-    if status in (404, 410):
+    if status in (404, 410, 451):
         return SourceFailed("not_found", f"HTTP status {status}", is_permanent=True)
     return SourceFailed("clone_failed", f"HTTP status {status}", is_permanent=False)
 
