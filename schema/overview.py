@@ -1,8 +1,9 @@
 """What ingest has stored, for people: rates of the last hour, sums over everything, and one source file by file.
 
-Sums read whole tables: for a command that a person calls, not for a page that is polled.
+Sums are exact: they read an index or all sources, for a command that a person calls, not for a page that is polled.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,13 +34,11 @@ _REFUSED_SOURCES = sa.text(
     GROUP BY reason ORDER BY 2 DESC, reason
     """
 )
+# By all columns of ix_processed_files_counts at once: two groupings cost three times as much as one and adding up.
 _ROWS = sa.text(
     """
     SELECT language, split, excluded_reason, licence, count(*) AS num
-    FROM processed_files
-    GROUP BY GROUPING SETS ((language, split, excluded_reason), (licence, excluded_reason))
-    HAVING GROUPING(licence) = 1 OR excluded_reason IS NULL
-    ORDER BY num DESC, language, split, licence
+    FROM processed_files GROUP BY language, split, excluded_reason, licence
     """
 )
 _FIND_SOURCE = sa.text("SELECT * FROM repositories WHERE source = :source OR moved_to = :source ORDER BY id LIMIT 1")
@@ -92,18 +91,19 @@ def count_refused_sources(conn: sa.Connection) -> dict[str, int]:
 
 
 def count_rows(conn: sa.Connection) -> dict[str, Any]:
-    """Count stored files: kept ones by language and split, and by licence; excluded ones by reason."""
-    rows: dict[str, dict[str, int]] = {}
-    excluded: dict[str, int] = {}
-    licences: dict[str, int] = {}
+    """Count stored files, the most frequent first: kept ones by language and split, by licence; excluded by reason."""
+    kept: dict[str, Counter[str]] = {}
+    excluded: Counter[str] = Counter()
+    licences: Counter[str] = Counter()
     for row in conn.execute(_ROWS):
-        if row.language is None:
-            licences[row.licence or "not stated"] = row.num
-        elif row.excluded_reason is None:
-            rows.setdefault(row.language, {})[row.split] = row.num
+        if row.excluded_reason is not None:
+            excluded[row.excluded_reason] += row.num
         else:
-            excluded[row.excluded_reason] = excluded.get(row.excluded_reason, 0) + row.num
-    return {"rows": rows, "excluded": excluded, "licences": licences}
+            kept.setdefault(row.language, Counter())[row.split] += row.num
+            licences[row.licence or "not stated"] += row.num
+    languages = sorted(kept, key=lambda language: (-kept[language].total(), language))
+    rows = {language: dict(kept[language].most_common()) for language in languages}
+    return {"rows": rows, "excluded": dict(excluded.most_common()), "licences": dict(licences.most_common())}
 
 
 def find_source(conn: sa.Connection, source: str) -> dict[str, Any] | None:

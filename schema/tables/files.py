@@ -50,6 +50,15 @@ class ProcessedFile(Base):
         sa.Index("ix_processed_files_placed_in", "placed_in"),
         # promote_duplicates: the copies of a file that leaves
         sa.Index("ix_processed_files_near_dup_of", "near_dup_of", postgresql_where=sa.text("near_dup_of IS NOT NULL")),
+        # count_rows: `ingest status`, whose sums need nothing else
+        sa.Index("ix_processed_files_counts", "language", "split", "excluded_reason", "licence"),
+        # count_prunable: contents that retention may drop
+        sa.Index(
+            "ix_processed_files_prunable",
+            "excluded_seen_at",
+            postgresql_include=["excluded_reason", "num_chars", "id"],
+            postgresql_where=sa.text("content IS NOT NULL AND excluded_reason IS NOT NULL"),
+        ),
     )
 
 
