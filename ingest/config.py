@@ -39,7 +39,7 @@ class IngestSettings(BaseModel):
     )
 
     ingest_workers: int = Field(default_factory=_num_cores, ge=1, le=256)
-    """Repositories handled at the same time, each in a process of its own (number; default: the cores)."""
+    """Repositories handled at the same time, and processes that judge a large one (number; default: the cores)."""
     languages: tuple[str, ...] = LANGUAGES
     """Languages that are kept, others are refused as `language`; further ones need their grammar's package."""
     min_file_bytes: int = Field(default=50, ge=0)
@@ -73,9 +73,9 @@ class IngestSettings(BaseModel):
     clones_max_bytes: int = Field(default=21_474_836_480, ge=1_048_576)
     """All clones of this machine's workers together; above it the newest one is given back and waits (bytes)."""
     child_memory_bytes: int = Field(default=536_870_912, ge=268_435_456)
-    """Memory of the child process that handles a repository, together with its git (bytes)."""
+    """Memory of the processes that handle a repository, together with its git (bytes)."""
     child_cpu_s: int = Field(default=1800, ge=1)
-    """Processor time of the child process, and of each of its git processes (seconds)."""
+    """Processor time of each process that handles a repository, and of each of its git processes (seconds)."""
     max_entries: int = Field(default=200_000, ge=1)
     """A repository or folder with more entries is refused with the reason `too_many_files` (number)."""
     batch_rows: int = Field(default=200, ge=1, le=10_000)
