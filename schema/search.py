@@ -9,23 +9,19 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from schema.search_query import Query, SearchError, parse_query
 from schema.search_snippets import Snippet, find_snippets
-from schema.search_words import find_words, make_tag, quote, split_word
+from schema.search_words import make_tag, quote
 
-MAX_QUERY_CHARS = 400
 MAX_LIMIT = 100
-MIN_PREFIX_CHARS = 3
 FILE_STATES = ("pending", "claimed", "trained", "held_out", "excluded", "quarantined")
 REPOSITORY_STATES = ("queued", "working", "done", "refused", "dead")
 # What left meanwhile is passed over: so many times more candidates are looked up before a page stays short.
 _MAX_ROUNDS = 5
 _LAST_ID = (1 << 63) - 1
+_FIRST = {"score": 1e308, "kind": "repository", "item_id": _LAST_ID}  # before every other place
 
 Kind = Literal["repository", "file"]
-
-
-class SearchError(ValueError):
-    """The query cannot be answered; the message names what is wrong and what to do."""
 
 
 class SearchTimeout(SearchError):
@@ -56,13 +52,6 @@ class Page:
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Query:
-    tsquery: str
-    words: frozenset[str]  # to be marked in snippets
-    prefixes: tuple[str, ...]
-
-
 _FILE_STATE = """
     CASE
         WHEN r.state = 'promoted' THEN 'trained'
@@ -74,17 +63,16 @@ _FILE_STATE = """
     END
 """
 _QUEUED = "training_queue q LEFT JOIN training_runs r ON r.id = q.run_id"
+# What is named so and what only holds the words are two questions, each of which the index answers alone: to look into
+# the words of every match would take a hundred times as long.
 _CANDIDATES = """
-    SELECT is_named, score, kind, item_id FROM (
-        SELECT names @@ CAST(:query AS tsquery) AS is_named, score, kind, item_id FROM search_entries
-        WHERE words @@ CAST(:filtered AS tsquery)
-    ) s
-    WHERE {conditions}
-    ORDER BY is_named DESC, score DESC, kind DESC, item_id DESC LIMIT :limit
+    SELECT score, kind, item_id FROM search_entries s
+    WHERE words @@ CAST(:query AS tsquery) {conditions}
+    ORDER BY score DESC, kind DESC, item_id DESC LIMIT :limit
 """
-_AFTER = "(is_named, score, kind, item_id) < (:is_named, :score, :kind, :item_id)"
+_AFTER = "AND (score, kind, item_id) < (:score, :kind, :item_id)"
 _HAS_STATE = f"""
-    CASE WHEN kind = 'repository'
+    AND CASE WHEN kind = 'repository'
         THEN EXISTS (SELECT FROM repositories p WHERE p.id = item_id AND p.state = :state)
         ELSE EXISTS (
             SELECT FROM {_QUEUED} WHERE q.item_kind = 'file' AND q.item_id = s.item_id AND {_FILE_STATE} = :state
@@ -134,9 +122,10 @@ def search(
     """
     parsed = parse_query(query)
     tags = {"kind": kind, "language": language, "licence": licence}
-    filtered = [quote(make_tag(name, value)) for name, value in tags.items() if value]
-    values: dict[str, Any] = {"query": parsed.tsquery, "filtered": " & ".join([parsed.tsquery, *filtered])}
-    values |= {"limit": min(max(limit, 1), MAX_LIMIT)}
+    values: dict[str, Any] = {
+        "filter": [quote(make_tag(name, value)) for name, value in tags.items() if value],
+        "limit": min(max(limit, 1), MAX_LIMIT),
+    }
     if state is not None:
         values["state"] = _check_state(state)
     try:
@@ -149,72 +138,38 @@ def search(
         raise
 
 
-def parse_query(query: str) -> _Query:
-    """Turn what somebody typed into a tsquery of quoted words. Raises SearchError."""
-    if len(query) > MAX_QUERY_CHARS:
-        raise SearchError(f"the query has {len(query)} characters: at most {MAX_QUERY_CHARS} are looked for")
-    wanted: dict[str, None] = {}
-    unwanted: dict[str, None] = {}
-    words: set[str] = set()
-    prefixes = []
-    for term in query.split():
-        target = unwanted if term.startswith("-") else wanted
-        for word in find_words(term):
-            split = split_word(word)
-            if not split:
-                continue
-            if term.endswith("*") and word == find_words(term)[-1]:
-                target[_prefix(split[0])] = None
-                prefixes += [split[0]] if target is wanted else []
-            else:
-                target[_either(split)] = None
-                words |= set(split) if target is wanted else set()
-    if not wanted:
-        raise SearchError(f"there is no word to look for in {query!r}: give letters, not signs or numbers alone")
-    tsquery = " & ".join([*wanted, *(f"!{one}" for one in unwanted)])
-    return _Query(tsquery, frozenset(words), tuple(prefixes))
-
-
-def _prefix(word: str) -> str:
-    if len(word) < MIN_PREFIX_CHARS:
-        raise SearchError(f"{word}* is too short: give at least {MIN_PREFIX_CHARS} characters before the *")
-    return f"{quote(word)}:*"
-
-
-def _either(split: Sequence[str]) -> str:
-    whole, *parts = map(quote, split)
-    # One part alone would find too much: `sha` for sha256.
-    return f"({whole} | ({' & '.join(parts)}))" if len(parts) > 1 else whole
-
-
-def _fill_page(conn: sa.Connection, parsed: _Query, values: dict[str, Any], after: dict[str, Any] | None) -> Page:
+def _fill_page(conn: sa.Connection, parsed: Query, values: dict[str, Any], after: dict[str, Any] | None) -> Page:
     hits: list[Hit] = []
-    limit: int = values["limit"]
+    is_named = after is None or after["is_named"]
     for _ in range(_MAX_ROUNDS):
-        candidates = _fetch_candidates(conn, values, after)
+        candidates = _fetch_candidates(conn, parsed, is_named, values, after)
         found = _fetch_hits(conn, parsed, candidates, with_excluded=values.get("state") == "excluded")
         for candidate in candidates:
             after = candidate
             if (hit := found.get((candidate["kind"], candidate["item_id"]))) is not None:
                 hits.append(hit)
-            if len(hits) == limit:
+            if len(hits) == values["limit"]:
                 return Page(hits, _write_cursor(after))
-        if len(candidates) < limit:
-            return Page(hits, None)
+        if len(candidates) < values["limit"]:
+            if not is_named:
+                return Page(hits, None)
+            is_named, after = False, {"is_named": False, **_FIRST}
     return Page(hits, None if after is None else _write_cursor(after))
 
 
 def _fetch_candidates(
-    conn: sa.Connection, values: dict[str, Any], after: dict[str, Any] | None
+    conn: sa.Connection, parsed: Query, is_named: bool, values: dict[str, Any], after: dict[str, Any] | None
 ) -> list[dict[str, Any]]:
     conditions = [_AFTER] if after is not None else []
     conditions += [_HAS_STATE] if "state" in values else []
-    query = sa.text(_CANDIDATES.format(conditions=" AND ".join(conditions) or "true"))
-    return [dict(row) for row in conn.execute(query, values | (after or {})).mappings()]
+    tsquery = " & ".join([parsed.named if is_named else parsed.other, *values["filter"]])
+    statement = sa.text(_CANDIDATES.format(conditions=" ".join(conditions)))
+    rows = conn.execute(statement, {**values, **(after or {}), "query": tsquery}).mappings()
+    return [{**row, "is_named": is_named} for row in rows]
 
 
 def _fetch_hits(
-    conn: sa.Connection, parsed: _Query, candidates: Sequence[dict[str, Any]], *, with_excluded: bool
+    conn: sa.Connection, parsed: Query, candidates: Sequence[dict[str, Any]], *, with_excluded: bool
 ) -> dict[tuple[str, int], Hit]:
     by_kind = {
         kind: {one["item_id"]: one for one in candidates if one["kind"] == kind} for kind in ("file", "repository")

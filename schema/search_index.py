@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from schema.search_words import find_defined, make_tags, make_words, to_vector
+from schema.search_words import find_defined, make_tags, make_words, name_word, to_vector
 from schema.tables import Chore
 
 BATCH_ROWS = 500
@@ -34,12 +34,10 @@ _FETCH_PLACED = sa.text(
 )
 _SAVE = sa.text(
     """
-    INSERT INTO search_entries (kind, item_id, repository_id, score, names, words, digest)
+    INSERT INTO search_entries (kind, item_id, repository_id, score, words, digest)
     SELECT * FROM unnest(CAST(:kinds AS text[]), CAST(:ids AS bigint[]), CAST(:repositories AS bigint[]),
-        CAST(:scores AS double precision[]), CAST(:names AS tsvector[]), CAST(:words AS tsvector[]),
-        CAST(:digests AS text[]))
-    ON CONFLICT (kind, item_id) DO UPDATE SET score = excluded.score, names = excluded.names, words = excluded.words,
-        digest = excluded.digest
+        CAST(:scores AS double precision[]), CAST(:words AS tsvector[]), CAST(:digests AS text[]))
+    ON CONFLICT (kind, item_id) DO UPDATE SET score = excluded.score, words = excluded.words, digest = excluded.digest
     """
 )
 _DIGEST = """
@@ -124,24 +122,23 @@ def _index_repositories(conn: sa.Connection) -> int:
 def _describe_file(row: Any) -> dict[str, Any]:
     names = make_words([row.repository, row.file_path, *find_defined(row.content)])
     words = [*make_tags("file", row.language, row.licence), *names, *make_words([row.content])]
-    return _entry("file", row.id, row.repository_id, row.quality_score, names, words, None)
+    return _entry("file", row.id, row.repository_id, row.quality_score, [*words, *map(name_word, names)], None)
 
 
 def _describe_repository(row: Any) -> dict[str, Any]:
     names = make_words([row.source, row.owner or "", row.name, row.language or "", *row.topics])
-    words = [*make_tags("repository", row.language, row.licence), *names]
-    return _entry("repository", row.id, row.id, row.score, names, words, row.digest)
+    words = [*make_tags("repository", row.language, row.licence), *names, *map(name_word, names)]
+    return _entry("repository", row.id, row.id, row.score, words, row.digest)
 
 
 def _entry(
-    kind: str, item_id: int, repository_id: int, score: float, names: list[str], words: list[str], digest: str | None
+    kind: str, item_id: int, repository_id: int, score: float, words: list[str], digest: str | None
 ) -> dict[str, Any]:
     return {
         "kinds": kind,
         "ids": item_id,
         "repositories": repository_id,
         "scores": score,
-        "names": to_vector(names),
         "words": to_vector(words),
         "digests": digest,
     }

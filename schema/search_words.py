@@ -68,6 +68,11 @@ def make_tag(name: str, value: str) -> str:
     return f"{name}/{value.lower()}"
 
 
+def name_word(word: str) -> str:
+    """Return the word that stands for something named so."""
+    return f"name/{word}"
+
+
 def to_vector(words: Iterable[str]) -> str:
     """Return words as PostgreSQL reads a tsvector, without places: which words, not where."""
     return " ".join(map(quote, words))

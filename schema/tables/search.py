@@ -15,8 +15,8 @@ class SearchEntry(Base):
     item_id: Mapped[int] = mapped_column(primary_key=True)
     repository_id: Mapped[int]
     score: Mapped[float]
-    names: Mapped[str] = mapped_column(TSVECTOR)  # of the repository, of the path, of what is defined
-    words: Mapped[str] = mapped_column(TSVECTOR)  # those, every identifier, and what is filtered by
+    # Every identifier; `name/word` where repository, path or what is defined is named so; what is filtered by.
+    words: Mapped[str] = mapped_column(TSVECTOR)
     digest: Mapped[str | None]  # of what a repository's words were made of; files do not change
     __table_args__ = (
         sa.CheckConstraint(one_of("kind", ("repository", "file")), name="kind"),

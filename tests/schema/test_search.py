@@ -16,9 +16,10 @@ from schema.config import DatabaseSettings
 from schema.database import create_engine
 from schema.files import exclude_files
 from schema.lines import open_line
-from schema.search import MAX_QUERY_CHARS, SearchError, SearchTimeout, parse_query, search
+from schema.search import SearchTimeout, search
 from schema.search_commands import search as search_command
 from schema.search_index import index_new, sweep
+from schema.search_query import MAX_QUERY_CHARS, SearchError, parse_query
 from schema.search_snippets import find_snippets
 from schema.search_words import MAX_WORDS, make_words, split_word
 from tests.builders import add_repository, claim_source, finish, make_file, save

@@ -17,7 +17,6 @@ def upgrade() -> None:
         sa.Column("item_id", sa.BigInteger, autoincrement=False, nullable=False),
         sa.Column("repository_id", sa.BigInteger, nullable=False),
         sa.Column("score", sa.Double, nullable=False),
-        sa.Column("names", TSVECTOR, nullable=False),
         sa.Column("words", TSVECTOR, nullable=False),
         sa.Column("digest", sa.Text),
         sa.CheckConstraint("kind IN ('repository', 'file')", name=op.f("ck_search_entries_kind")),
