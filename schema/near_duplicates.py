@@ -193,5 +193,10 @@ class Neighbourhood:
 
 
 def _estimate(num_shared: int, num_bands: int) -> float:
-    """Return the similarity at which this share of bands is to be expected."""
+    """Return the similarity at which this share of bands is to be expected.
+
+    Many files lie below it that share as many, so that it says too much: at the default threshold one band of fourteen
+    is enough. It decides only whether a held-out newcomer resembles what was trained on and dropped (I6): there a lost
+    newcomer costs less than a leak.
+    """
     return float((num_shared / num_bands) ** (1 / _ROWS_PER_BAND))

@@ -187,6 +187,22 @@ def test_what_was_trained_on_is_never_held_out_even_when_its_file_and_its_text_h
     assert save(conn, claim, make("c.py", make_text(1, 2))).num_new == 1
 
 
+@pytest.mark.parametrize(
+    ("num_shared", "threshold", "excluded"),
+    [(0, 0.7, {}), (1, 0.7, {"near_trained": 1}), (1, 0.75, {}), (2, 0.75, {"near_trained": 1})],
+)
+def test_without_the_trained_text_the_shared_bands_tell_on_the_safe_side(num_shared, threshold, excluded, conn, line):
+    claim = claim_source(conn)
+    save_files(conn, claim, [make_file("a.py", "one", bands=list(range(14)))], near=RULE)
+    train_on_everything(conn, line)
+    exclude_files(conn, [find_id(conn, "a.py")], "vanished")
+    conn.execute(sa.text("UPDATE processed_files SET content = NULL"))
+    bands = list(range(100, 114 - num_shared)) + list(range(num_shared))
+    newcomer = make_file("b.py", "other", bands=bands, split="test")
+    rule = NearRule(threshold=threshold, similarity=similarity)
+    assert save_files(conn, claim, [newcomer], near=rule).num_excluded == excluded
+
+
 def test_the_best_near_duplicate_takes_the_place_of_the_file_that_vanishes(conn, line):
     claim = claim_source(conn)
     scores = {"a.py": 90, "b.py": 50, "c.py": 70, "d.py": 60}
