@@ -121,7 +121,7 @@ def test_up_stops_trainer_then_ingest_then_postgresql(start, home_with_rows, tmp
 
 def test_up_stopped_in_the_middle_of_a_source_gives_it_back_and_goes_on_with_it(start, home_with_rows, tmp_path):
     home = home_with_rows
-    source = make_source(tmp_path / "project", 60)
+    source = make_source(tmp_path / "project", 120)
     service = start("up", str(source), threshold_rows=1000)
     service.wait_until("a clone", lambda: service.children().get("clone"))
 
