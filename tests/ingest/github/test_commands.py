@@ -91,9 +91,18 @@ def run(github: FakeGithub, database_url: str, tmp_path: Path) -> Callable[..., 
     return invoke
 
 
-def count(engine: sa.Engine) -> int:
+def fetch_one(engine: sa.Engine, sql: str) -> Any:
     with engine.begin() as conn:
-        return int(conn.execute(sa.text("SELECT count(*) FROM repositories")).scalar_one())
+        return conn.execute(sa.text(sql)).scalar_one()
+
+
+def count(engine: sa.Engine) -> int:
+    return int(fetch_one(engine, "SELECT count(*) FROM repositories"))
+
+
+def let_leases_run_out(engine: sa.Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE crawl_windows SET lease_until = now() - interval '1 s' WHERE state = 'working'"))
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -101,34 +110,42 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def test_killed_within_a_closed_window_it_goes_on_from_the_last_page_when_the_window_opens(
+def test_killed_within_a_closed_window_nobody_asks_before_it_opens_and_then_goes_on_from_the_last_page(
     start: Callable[..., subprocess.Popen[str]], github: FakeGithub, engine: sa.Engine
 ) -> None:
-    """It dies at a commit, with the page that used up its token unsaved; its window's lease runs out meanwhile.
-
-    No page but that one is read twice, and nobody asks before GitHub's window opens.
-    """
+    """One dies at a commit, with the page that used up its token unsaved; the next one waits, and is killed too."""
 
     def close_window() -> None:
-        if github.num_searches == 8:  # the ninth page is the last of this window, which ends in four seconds
-            began = github.utc().timestamp() + 4 - github.window_s
-            github._windows[TOKEN] = (began, 1)
+        if github.num_searches == 8:  # the ninth page is the last of this window, which ends in an hour
+            github._windows[TOKEN] = (github.utc().timestamp() + 3600 - github.window_s, 1)
 
     github.on_request = close_window
-    killed = start(CODELUPE_FAILPOINTS="crawl.before_commit=kill@9")
-    assert end(killed)[0] == -signal.SIGKILL
-    github.on_request = lambda: None
-    stored = count(engine)
+    assert end(start(CODELUPE_FAILPOINTS="crawl.before_commit=kill@9"))[0] == -signal.SIGKILL
+    stored, num_requests = count(engine), len(github.headers)
     assert 0 < stored < len(REPOS)
+    let_leases_run_out(engine)
+    waiting, leases = start(), set()
+
+    def is_waiting() -> bool:
+        leases.add(fetch_one(engine, "SELECT max(lease_until) FROM crawl_windows WHERE state = 'working'"))
+        return len(leases) >= 4
+
+    wait_for(is_waiting, "a lease that is renewed in a wait")
+    waiting.kill()
+    waiting.communicate()
+    assert (len(github.headers), github.violations) == (num_requests, [])
+
+    github._windows.clear()
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE crawl_limits SET resets_at = now(), paced_until = now()"))
+    let_leases_run_out(engine)
     code, out, err = end(start("--json"))
     assert (code, count(engine)) == (0, len(REPOS))
-    assert github.violations == []
     num_pages = json.loads(out)["pages"]
     assert num_pages + 9 <= github.num_searches + 1
-    with engine.begin() as conn:
-        leaves = conn.execute(sa.text("SELECT sum(ceil(total / 100.0)) FROM crawl_windows WHERE state = 'done'"))
-        splits = conn.execute(sa.text("SELECT count(*) FROM crawl_windows WHERE state = 'split'"))
-        assert github.num_searches <= leaves.scalar_one() + splits.scalar_one() + 1
+    leaves = fetch_one(engine, "SELECT sum(ceil(total / 100.0)) FROM crawl_windows WHERE state = 'done'")
+    splits = fetch_one(engine, "SELECT count(*) FROM crawl_windows WHERE state = 'split'")
+    assert github.num_searches <= leaves + splits + 1, "no page but that one is read twice"
     assert TOKEN not in out + err
 
 
@@ -164,17 +181,17 @@ def test_a_dry_run_says_why_some_would_be_refused_and_obeys_the_window_that_anot
     run: Callable[..., Result], github: FakeGithub, engine: sa.Engine
 ) -> None:
     github.set_repos([make_repo("b/demo-x", 1, language="Dart"), make_repo("b/tool", 9, language="Dart")])
-    github.retry_after = 2
+    github.retry_after = 1
     github.moods.append("secondary")
     with engine.begin() as conn:
         conn.execute(
-            sa.text("INSERT INTO crawl_limits VALUES (:id, 'search', NULL, NULL, clock_timestamp() + interval '1 s')"),
+            sa.text("INSERT INTO crawl_limits VALUES (:id, 'search', NULL, NULL, clock_timestamp() + interval '0.5 s')"),
             {"id": identify_token(SecretStr(TOKEN))},
         )
     started = time.monotonic()
     result = run("--dry-run", "--json")
     assert result.exit_code == 0, result.output
-    assert time.monotonic() - started >= 3
+    assert time.monotonic() - started >= 1.5
     assert json.loads(result.stdout)["languages"]["dart"]["refused_of_first_page"] == {"demo": 1}
     assert github.violations == []
 
