@@ -15,12 +15,12 @@ from flask import Flask, Response, request
 from psycopg.errors import QueryCanceled
 from pydantic import BaseModel, ValidationError
 
+from daemon.api.access import authorise
 from daemon.api.calls import KEY, Call, Refusal, Route
 from daemon.api.openapi import make_document
 from daemon.api.routes import ROUTES
-from daemon.api.tokens import Token, TokenError, TokenFile
+from daemon.api.tokens import TokenFile
 from daemon.paths import LinePaths
-from monitoring.hosts import is_loopback
 from monitoring.problems import problem
 from schema.database import create_engine, describe_outage, is_locked_out, is_outage
 from schema.lines import Line, fetch_line
@@ -34,7 +34,6 @@ MAX_BODY_BYTES: Final = 64 * 1024
 _MOST_AT_WORK = 2
 _PATIENCE_S = 2.0
 _RETRY = {"Retry-After": "5"}
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="codelupe"'}
 _KINDS = "urn:codelupe:problem:"
 
 
@@ -56,7 +55,7 @@ class Api:
 
         def describe() -> dict[str, Any] | Response:
             try:
-                _authorise(self.tokens, "read", changes=False)
+                authorise(self.tokens, "read", changes=False)
             except Refusal as refusal:
                 return _refuse(refusal)
             return document
@@ -74,7 +73,7 @@ class Api:
     def _answer(self, route: Route, **path: str) -> Response:
         caller = ""
         try:
-            token = _authorise(self.tokens, route.scope, changes=route.changes)
+            token = authorise(self.tokens, route.scope, changes=route.changes)
             caller = token.name if token else ""
             given = _read_request(route, path)
             answer = self._do(route, caller, given)
@@ -156,28 +155,6 @@ def open_api(
             yield Api(own, line, paths, tokens, changed)
     finally:
         own.dispose()
-
-
-def _authorise(tokens: TokenFile, scope: str, *, changes: bool) -> Token | None:
-    """Return whose token was sent; None for one who reads from this machine. Raises Refusal."""
-    kind, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if not kind:
-        if changes or not is_loopback(request.remote_addr or ""):
-            raise Refusal(401, "token-missing", "send Authorization: Bearer TOKEN", headers=_CHALLENGE)
-        return None
-    try:
-        token = tokens.find(secret.strip()) if kind.lower() == "bearer" else None
-    except TokenError as error:
-        log.error("the tokens cannot be read: %s", error, extra={"event": "tokens_unreadable"})
-        raise Refusal(503, "tokens-unreadable", "the service's file of tokens is damaged: see its log") from error
-    if token is None:
-        log.warning("a call with an unknown token", extra={"event": "api_call_refused", "path": request.path})
-        raise Refusal(401, "token-unknown", "there is no such token: see `codelupe token list`", headers=_CHALLENGE)
-    if scope not in token.scopes:
-        detail = f"token {token.name} has not the scope {scope}"
-        log.warning("%s", detail, extra={"event": "api_call_refused", "path": request.path})
-        raise Refusal(403, "scope-missing", detail)
-    return token
 
 
 def _read_request(route: Route, path: Mapping[str, str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
 
-from daemon.api.documents import Nothing
+from daemon.api.requests import Nothing
 from daemon.paths import LinePaths
 from schema.lines import Line
 

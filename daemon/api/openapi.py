@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from daemon.api.calls import KEY, Route
-from daemon.api.documents import Problem
+from daemon.api.problems import Problem
 
 _REFERENCE = "#/components/schemas/{model}"
 # What any operation may answer with, beside its own.

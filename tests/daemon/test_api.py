@@ -17,6 +17,7 @@ from schema.lines import fetch_line, open_line
 from schema.listings import list_calls
 from schema.opt_outs import add_opt_outs
 from schema.runs import advance_run
+from schema.search_index import index_new
 from schema.versions import fetch_promotions
 from tests.builders import add_files, add_repository, open_run
 from tests.daemon.api_service import api_service
@@ -43,7 +44,8 @@ def caller(engine, tmp_path):
 
 
 def place_of(route):
-    return route.rule.replace("<job_id>", NOBODY).replace("<version>", "1")
+    place = route.rule.replace("<job_id>", NOBODY).replace("<version>", "1")
+    return f"{place}?q=word" if route.name == "search" else place
 
 
 def body_of(route):
@@ -213,6 +215,21 @@ def test_repositories_are_shown_with_what_became_of_them(caller, engine):
     done = caller.ask("GET", "/v1/repositories?state=done").json["repositories"]
     assert [(one["source"], one["refusals"]) for one in done] == [("/sources/done", {"binary": 1})]
     assert len(caller.ask("GET", "/v1/repositories").json["repositories"]) == 2
+
+
+def test_a_search_finds_files_by_what_they_define(caller, engine):
+    with engine.begin() as conn:
+        (found,) = add_files(conn, add_repository(conn), 1, content="def read_everything():\n    return 1\n")
+    list(index_new(engine))
+    page = caller.ask("GET", "/v1/search?q=readEverything&kind=file").json
+    assert [(hit["id"], hit["is_named"], hit["snippets"][0]["line"]) for hit in page["hits"]] == [(found, True, 1)]
+    assert caller.ask("GET", "/v1/search?q=nothing_like_it").json == {"hits": [], "next": None}
+
+
+@pytest.mark.parametrize("query", ["q=", "q=!!!", "q=x&cursor=!", "q=x&state=unheard", "kind=file"])
+def test_a_search_that_cannot_be_done_says_why(query, caller):
+    answer = caller.ask("GET", f"/v1/search?{query}")
+    assert (answer.status, answer.json["errors"][0]["where"].partition(".")[0]) == (422, "query")
 
 
 # Control, versions, sources

@@ -1,41 +1,14 @@
-"""What goes in and out of the API, as models: requests are checked by them, answers made of them.
-
-Descriptions stand under the fields; the OpenAPI document is made from here, so it cannot drift from what is done.
-"""
+"""What comes out of the API, as models: answers are made of them and described by them."""
 
 import datetime as dt
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 
-from schema.addresses import BadAddress, parse_address
 from schema.jobs import Job as JobRow
 
-# No control characters: a line break in a reason would be one in a log, and PostgreSQL stores no NUL.
-_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
-_PART = r"\.?[A-Za-z0-9_~+][A-Za-z0-9_.~+-]{0,98}"
-_ADDRESS = rf"^https?://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]{{1,4}})?(/{_PART})+/?$"
-Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=_LINE)]
-# To JSON 1.0 and 1 are the same number.
-Whole = Annotated[
-    int, BeforeValidator(lambda given: int(given) if type(given) is float and given.is_integer() else given)
-]
-Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
-
-class _In(BaseModel):
-    """A part of a request: nothing unknown, nothing converted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class _Query(BaseModel):
-    """A part of an address: text that stands for values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class _Out(BaseModel):
+class Out(BaseModel):
     """A part of an answer."""
 
     model_config = ConfigDict(
@@ -43,97 +16,7 @@ class _Out(BaseModel):
     )
 
 
-class Page(_Query):
-    """Which part of a list."""
-
-    limit: int = Field(50, ge=1, le=200)
-    """Most entries to return."""
-    cursor: str | None = Field(None, pattern=r"^[0-9]{1,18}$")
-    """`next` of the page before; without it the newest."""
-
-    @property
-    def before(self) -> int | None:
-        """The number that the page goes on after."""
-        return None if self.cursor is None else int(self.cursor)
-
-
-class RepositoryPage(Page):
-    """Which part of the repositories."""
-
-    state: Literal["queued", "working", "done", "refused", "dead"] | None = None
-    """Only those in this state."""
-
-
-class Nothing(_Query):
-    """No parameters."""
-
-
-class JobPath(_Query):
-    """Which job."""
-
-    job_id: str = Field(pattern=r"^[0-9a-f-]{36}$")
-    """As the request for it was answered."""
-
-
-class VersionPath(_Query):
-    """Which version."""
-
-    version: Number
-    """Its number."""
-
-
-class FineTune(_In):
-    """A request for a run on whatever is pending."""
-
-    reason: Reason | None = None
-    """Why; it is shown with the job."""
-
-
-class Retrain(_In):
-    """A request for the next run."""
-
-    force: bool = False
-    """Train on whatever is pending; else as soon as the threshold is reached, as without a request."""
-    reason: Reason | None = None
-    """Why; it is shown with the job."""
-
-
-class ChangeVersion(_In):
-    """A promotion or roll-back."""
-
-    reason: Reason
-    """Why; it is recorded."""
-
-
-class NewSource(_In):
-    """A git repository to read."""
-
-    source: str = Field(max_length=500, pattern=_ADDRESS, examples=["https://github.com/pallets/flask"])
-    """Its https:// or http:// address. Folders of the service's machine are added there, by `codelupe ingest add`."""
-    licence: str | None = Field(None, max_length=200, pattern=r"^[A-Za-z0-9.+() -]+$")
-    """SPDX expression that it is under; without it the files say."""
-    priority: Whole = Field(0, ge=-1000, le=1000)
-    """Higher ones are handled first."""
-
-    @model_validator(mode="after")
-    def _check_source(self) -> Self:
-        try:
-            parse_address(self.source)
-        except BadAddress:
-            raise
-        except ValueError as error:
-            raise BadAddress("not a git URL that is read here; use https://host/owner/name") from error
-        return self
-
-
-class NewSources(_In):
-    """Git repositories to read."""
-
-    sources: list[NewSource] = Field(min_length=1, max_length=100)
-    """One that is there already is visited again."""
-
-
-class Job(_Out):
+class Job(Out):
     """A request for a run, and what came of it."""
 
     id: str
@@ -163,7 +46,7 @@ class Job(_Out):
         return cls.model_validate(row, from_attributes=True)
 
 
-class Jobs(_Out):
+class Jobs(Out):
     """A page of jobs, newest first."""
 
     jobs: list[Job]
@@ -172,7 +55,7 @@ class Jobs(_Out):
     """Cursor of the next page; null on the last."""
 
 
-class Control(_Out):
+class Control(Out):
     """Whether the line may train."""
 
     line: str
@@ -181,7 +64,7 @@ class Control(_Out):
     """Whether it starts no run, and stops the open one after a checkpoint."""
 
 
-class Version(_Out):
+class Version(Out):
     """An immutable version."""
 
     number: int
@@ -206,7 +89,7 @@ class Version(_Out):
     """When it was made."""
 
 
-class Versions(_Out):
+class Versions(Out):
     """A page of versions, newest first."""
 
     line: str
@@ -219,7 +102,7 @@ class Versions(_Out):
     """Cursor of the next page; null on the last."""
 
 
-class Changed(_Out):
+class Changed(Out):
     """A promotion or roll-back that was done."""
 
     current: int
@@ -230,7 +113,7 @@ class Changed(_Out):
     """False where it was in service already."""
 
 
-class Repository(_Out):
+class Repository(Out):
     """A source and its place in the queue."""
 
     id: int
@@ -261,7 +144,7 @@ class Repository(_Out):
     """End of the last visit."""
 
 
-class Repositories(_Out):
+class Repositories(Out):
     """A page of repositories, newest first."""
 
     repositories: list[Repository]
@@ -270,7 +153,7 @@ class Repositories(_Out):
     """Cursor of the next page; null on the last."""
 
 
-class AddedSource(_Out):
+class AddedSource(Out):
     """What became of one source."""
 
     source: str
@@ -281,14 +164,14 @@ class AddedSource(_Out):
     """Number of the repository."""
 
 
-class AddedSources(_Out):
+class AddedSources(Out):
     """What became of the sources, in their order."""
 
     sources: list[AddedSource]
     """One for each that was given."""
 
 
-class Decision(_Out):
+class Decision(Out):
     """What ticks decided, and why."""
 
     verdict: str
@@ -305,7 +188,7 @@ class Decision(_Out):
     """The last of them."""
 
 
-class Decisions(_Out):
+class Decisions(Out):
     """A page of decisions, newest first."""
 
     decisions: list[Decision]
@@ -314,25 +197,46 @@ class Decisions(_Out):
     """Cursor of the next page; null on the last."""
 
 
-class Fault(_Out):
-    """One thing that is wrong with a request."""
+class Snippet(Out):
+    """A line of a file that was found."""
 
-    where: str
-    """The field, parameter or header."""
-    message: str
-    """What is wrong with it."""
+    line: int
+    """Its number, from 1."""
+    text: str
+    """The line, without control characters."""
+    matches: list[tuple[int, int]]
+    """Begin and end of each match in it."""
 
 
-class Problem(_Out):
-    """Why a request was not done (RFC 9457)."""
+class Hit(Out):
+    """A repository or a file that was found."""
 
-    type: str
-    """A name for the kind of problem."""
-    title: str
-    """The same in words."""
-    status: int
-    """The HTTP status."""
-    detail: str | None = None
-    """What to do about it."""
-    errors: list[Fault] = []
-    """Each thing that is wrong with the request."""
+    kind: str
+    """repository or file."""
+    id: int
+    """Its number."""
+    repository: str
+    """Address of the repository."""
+    path: str | None
+    """Of a file, in its repository."""
+    language: str | None
+    """In which it is written."""
+    licence: str | None
+    """SPDX expression."""
+    score: float
+    """Quality score."""
+    is_named: bool
+    """Whether every word is in its name, or is defined in it."""
+    states: dict[str, str]
+    """Of a file by line; of a repository its place in the queue."""
+    snippets: list[Snippet]
+    """Lines of a file that hold the words."""
+
+
+class Hits(Out):
+    """A page of what was found, the best first."""
+
+    hits: list[Hit]
+    """What was found."""
+    next: str | None
+    """Cursor of the next page; null on the last."""
