@@ -2,6 +2,7 @@
 # make test         lint, types, import rule, and every test that needs only pip packages
 # make test-system  the tests that need the Debian packages of .ci/apt-packages
 # make secrets      random passwords for the compose stack, where there are none yet
+# make drill        fires the alerts for real on a throw-away instance; needs root, and Prometheus and Alertmanager
 # make test-stack   builds the images and runs the whole stack on the Docker engine that DOCKER_HOST names
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ DEBIAN_POSTGRES := /usr/lib/postgresql/15/bin
 SOURCES ?=
 STAMP := .venv/installed
 
-.PHONY: run setup test test-system lint lock clean secrets test-stack
+.PHONY: run setup test test-system lint lock clean secrets test-stack drill
 
 run: setup
 	$(BIN)/codelupe up $(if $(ONCE),--once) $(SOURCES)
@@ -32,7 +33,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not system and not stack'
+	$(BIN)/pytest -n 2 -m 'not system and not stack and not drill'
 
 test-system: setup
 	$(BIN)/pytest -m system
@@ -49,6 +50,9 @@ secrets:
 # BUILD_FLAGS go to `docker build`: --network host, or --build-arg PIP_EXTRA_INDEX_URL=… for a smaller torch.
 test-stack: setup
 	BUILD_FLAGS="$(BUILD_FLAGS)" $(BIN)/pytest -m stack tests/stack
+
+drill: setup
+	$(BIN)/pytest -m drill tests/drill
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info

@@ -51,7 +51,6 @@ def _now() -> list[Json]:
             f"sum(increase(codelupe_ingest_rows_total{{{_INGEST}}}[$__range]))",
             "short",
             "IngestStarved",
-            decimals=0,
         ),
         stat(
             "Last row",

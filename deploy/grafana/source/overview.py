@@ -4,7 +4,7 @@ from deploy.grafana.source.boards import dashboard, row
 from deploy.grafana.source.panels import UP_OR_DOWN, YES_OR_NO, Json, graph, red_above, rise, stat, states, table
 
 _DAEMON = '{job="codelupe-daemon"}'
-_FIRING = 'count(ALERTS{alertstate="firing"}) or vector(0)'
+_FIRING = 'count(count by (alertname) (ALERTS{alertstate="firing"})) or vector(0)'
 
 
 def make() -> Json:
