@@ -133,11 +133,10 @@ def test_ingest_is_scaled_and_prometheus_finds_each_worker(stack):
 
 def test_a_database_of_the_first_revision_is_upgraded_by_migrate(stack):
     run_sql(stack, "postgres", "CREATE DATABASE earlier")
-    url = (stack.folder / "secrets/database_url").read_text().strip().removesuffix("/codelupe") + "/earlier"
     script = f"""
 import sqlalchemy as sa
 from schema.database import create_engine, migrate
-engine = create_engine({url!r}, application_name="tests")
+engine = create_engine({url_of(stack, "earlier")!r}, application_name="tests")
 with engine.begin() as conn:
     migrate(conn, "0001")
     conn.execute(sa.text({FILL!r}))
@@ -145,38 +144,35 @@ with engine.begin() as conn:
     stack.run_in("ingest", "python", "-", given=script)
 
     # As an upgraded stack does it: the service, on the database that the password file names.
-    run_with(stack, url, "migrate", "db", "upgrade")
-    report = json.loads(run_with(stack, url, "migrate", "audit", "--json"))
+    run_with(stack, "earlier", "migrate", "db", "upgrade")
+    report = json.loads(run_with(stack, "earlier", "migrate", "audit", "--json"))
 
     assert (report["rows_total"], report["rows_unaccounted"]) == (FILES_OF_FILL, 0)
 
 
-def test_the_backup_of_the_stack_is_restored_with_every_row(stack):
+def test_a_backup_of_the_stack_is_restored_with_every_row(stack):
     before = rows(stack)
-    stack.compose("restart", "backup")
-    stack.wait_until("a backup", lambda: stack.states()["backup"] == "healthy")
+    made = json.loads(stack.run_in("backup", "codelupe", "db", "backup", "--json"))
     run_sql(stack, "postgres", "CREATE DATABASE restored")
-    restore = """
-export PGPASSFILE=/tmp/passfile PGHOST=postgres PGUSER=codelupe
-pg_restore --exit-on-error --dbname=restored "$(ls /backups/codelupe-*.dump | tail -n 1)"
-"""
-    stack.run_in("backup", "sh", "-c", restore)
-    url = (stack.folder / "secrets/database_url").read_text().strip().removesuffix("/codelupe") + "/restored"
 
-    report = json.loads(run_with(stack, url, "migrate", "audit", "--json"))
+    report = json.loads(run_with(stack, "restored", "backup", "db", "restore", made["file"], "--json"))
 
-    assert (report["rows_total"], report["rows_unaccounted"]) == before
+    assert (report["audit"]["rows_total"], report["audit"]["rows_unaccounted"]) == before
 
 
 def run_sql(stack, database, statement):
     stack.run_in("postgres", "psql", "--username=codelupe", f"--dbname={database}", "--command", statement)
 
 
-def run_with(stack, url, service, *words):
+def url_of(stack, database):
+    return (stack.folder / "secrets/database_url").read_text().strip().removesuffix("codelupe") + database
+
+
+def run_with(stack, database, service, *words):
     """Run codelupe once in a service's image, with another database: its URL comes over standard input."""
-    script = 'read -r url; CODELUPE_DATABASE_URL="$url" CODELUPE_DATABASE_URL_FILE= exec codelupe "$@"'
+    script = 'read -r url; CODELUPE_DATABASE_URL="$url" exec codelupe "$@"'
     command = ("run", "--rm", "--no-TTY", "--no-deps", "--entrypoint", "sh", service, "-c", script, "sh", *words)
-    return stack.compose(*command, given=url + "\n").stdout
+    return stack.compose(*command, given=url_of(stack, database) + "\n").stdout
 
 
 def test_everything_stops_within_its_grace_period(stack):
