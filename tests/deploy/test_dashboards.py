@@ -28,7 +28,7 @@ OTHERS = {"up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_
 WORDS = {"sum", "max", "min", "count", "by", "without", "on", "or", "unless", "offset", "increase", "rate", "topk"} | {
     *("time", "vector", "changes", "histogram_quantile"),
 }
-LABELS = {"job", "instance", "le"} | {label for metric in CATALOGUE for label in metric.labels}
+LABELS = {"job", "instance", "le", "alertname"} | {label for metric in CATALOGUE for label in metric.labels}
 
 every_panel = pytest.mark.parametrize("panel", PANELS)
 
