@@ -2,6 +2,7 @@
 
 import difflib
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -235,6 +236,73 @@ def main(ctx: click.Context) -> None:
     if not wants_help:
         ctx.obj = load_settings()
         failpoints.arm(os.environ, ctx.obj.profile)
+
+
+@main.group()
+def config() -> None:
+    """The configuration: what holds and where it comes from, whether it can be used, what differs."""
+
+
+@config.command("show")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")
+@click.pass_obj
+def show_config(settings: Settings, as_json: bool) -> None:
+    """Show every setting with its value and where that comes from; secrets are masked."""
+    rows = [
+        {"setting": name, "value": value, "origin": _find_origin(settings, name)}
+        for name, value in _flatten(settings).items()
+    ]
+    if as_json:
+        click.echo(json.dumps({"settings": rows}, indent=2))
+    else:
+        click.echo("\n".join(f"{row['setting']} = {json.dumps(row['value'])}  ({row['origin']})" for row in rows))
+
+
+@config.command("check")
+@click.pass_obj
+def check_config(settings: Settings) -> None:
+    """Say whether the configuration can be used; exit status 2, with everything that is wrong, if not."""
+    from daemon.api.tokens import check_exposure
+
+    check_exposure(settings.home, settings.monitoring)
+    click.echo(f"the configuration can be used: profile {settings.profile}, line {settings.daemon.line}")
+
+
+@config.command("diff")
+@click.argument("profile", required=False, type=click.Choice(list(PROFILES)))
+@click.pass_obj
+def diff_config(settings: Settings, profile: str | None) -> None:
+    """Show what differs from the defaults, or from those of PROFILE, which come first."""
+    given = PROFILES.get(profile, {}) if profile else {}
+    others = {
+        f"{section}.{name}": value
+        for section, model in SECTIONS.items()
+        for name, value in model.model_validate(given.get(section, {})).model_dump(mode="json").items()
+    }
+    for name, value in _flatten(settings).items():
+        if name in others and value != others[name]:
+            click.echo(f"{name}: {json.dumps(others[name])} -> {json.dumps(value)}")
+
+
+def _flatten(settings: Settings) -> dict[str, Any]:
+    """Return every value by `section.name`, or `name` at the top, as JSON has it, secrets masked."""
+    found: dict[str, Any] = {}
+    for name, value in settings.model_dump(mode="json").items():
+        found |= {f"{name}.{key}": one for key, one in value.items()} if name in SECTIONS else {name: value}
+    return found
+
+
+def _find_origin(settings: Settings, place: str) -> str:
+    """Return which source has set the value of `section.name`: the strongest that names it."""
+    file = config_file(os.environ)
+    sources: dict[str, Mapping[str, Any]] = {
+        "environment": _Environment(Settings)(),
+        str(file): TomlConfigSettingsSource(Settings, toml_file=file)(),
+        f"profile {settings.profile}": PROFILES[settings.profile],
+    }
+    section, _, name = place.rpartition(".")
+    named = [origin for origin, values in sources.items() if name in (values.get(section, {}) if section else values)]
+    return named[0] if named else "default"
 
 
 @main.command()

@@ -1,7 +1,10 @@
 """The configuration: where values come from, and that everything wrong is said at once."""
 
+import json
+
 import click
 import pytest
+from click.testing import CliRunner
 
 import codelupe
 
@@ -119,3 +122,58 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch):
     database = codelupe.load_settings().database
 
     assert (database.database_url, database.postgres_bin) == (None, None)
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Run a command of the front door; return its exit status and what it printed."""
+
+    def run(*words):
+        monkeypatch.setattr(codelupe.sys, "argv", ["codelupe", *words])
+        done = CliRunner().invoke(codelupe.main, words)
+        return done.exit_code, done.output
+
+    return run
+
+
+def test_every_value_is_shown_with_where_it_comes_from_and_no_secret(ask, monkeypatch, tmp_path):
+    (tmp_path / "codelupe.toml").write_text("[daemon]\nmax_rows = 900\n")
+    monkeypatch.setenv("CODELUPE_THRESHOLD_ROWS", "70")
+    monkeypatch.setenv("CODELUPE_DATABASE_URL", "postgresql://user:hunter2@host/db")
+
+    status, text = ask("config", "show", "--json")
+
+    shown = {row["setting"]: (row["value"], row["origin"]) for row in json.loads(text)["settings"]}
+    assert shown["daemon.threshold_rows"] == (70, "environment")
+    assert shown["daemon.max_rows"] == (900, "codelupe.toml")
+    assert shown["daemon.line"] == ("tiny", "profile tiny")
+    assert shown["monitoring.daemon_port"] == (8090, "default")
+    assert (status, "hunter2" in text) == (0, False)
+
+
+def test_what_differs_is_shown_against_the_defaults_and_against_a_profile(ask, monkeypatch):
+    monkeypatch.setenv("CODELUPE_PROFILE", "gpu-32gb")
+    monkeypatch.setenv("CODELUPE_THRESHOLD_ROWS", "70")
+
+    assert "daemon.threshold_rows: 1000 -> 70" in ask("config", "diff")[1].splitlines()
+    assert "daemon.threshold_rows: 100 -> 70" in ask("config", "diff", "tiny")[1].splitlines()
+    assert ask("config", "diff", "gpu-32gb") == (0, "daemon.threshold_rows: 1000 -> 70\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "said"),
+    [
+        ({}, 0, "the configuration can be used: profile tiny, line tiny"),
+        ({"CODELUPE_MAX_ROWS": "many"}, 2, "daemon.max_rows [CODELUPE_MAX_ROWS]"),
+        ({"CODELUPE_HOST": "0.0.0.0"}, 2, "holds no token"),
+    ],
+)
+def test_a_check_says_whether_the_configuration_can_be_used(ask, monkeypatch, tmp_path, variables, status, said):
+    monkeypatch.setenv("CODELUPE_HOME", str(tmp_path))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    code, text = ask("config", "check")
+
+    assert code == status
+    assert said in text
