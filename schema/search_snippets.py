@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from schema.search_words import split_word
 
 MAX_LINES = 3
+# Of a file with more the first ones are compared.
+MAX_MATCHED = 50
 # Of a longer line the part around its first match is shown.
 MAX_LINE_CHARS = 200
 _BEFORE_CHARS = 40
@@ -25,9 +27,14 @@ class Snippet:
 def find_snippets(content: str, words: frozenset[str], prefixes: Sequence[str]) -> list[Snippet]:
     """Return the lines with the most different words, in their order."""
     found = []
+    needles = (*words, *prefixes)
     for number, line in enumerate(content.split("\n"), start=1):
-        if matched := _match(line, words, prefixes):
+        lowered = line.lower()
+        # Taking a line apart costs a hundred times as much as to see that no word is in it.
+        if any(needle in lowered for needle in needles) and (matched := _match(line, words, prefixes)):
             found.append((len(matched), -number, line))
+            if len(found) == MAX_MATCHED:
+                break
     best = sorted(found, reverse=True)[:MAX_LINES]
     return [_cut(number, line, words, prefixes) for number, line in sorted((-minus, line) for _, minus, line in best)]
 
