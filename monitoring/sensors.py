@@ -14,6 +14,7 @@ from monitoring.gpu import Gpus
 
 log = logging.getLogger(__name__)
 _EVERY_S = 1.0
+_JOIN_S = 2.0
 
 
 @contextmanager
@@ -26,7 +27,7 @@ def measure_machine(home: Path, *, every_s: float = _EVERY_S) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join()
+        thread.join(_JOIN_S)  # a driver whose card is gone may never answer
 
 
 def _measure(home: Path, stop: threading.Event, every_s: float) -> None:
