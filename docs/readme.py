@@ -15,7 +15,7 @@ README = ROOT / "README.md"
 # Files without a docstring, and folders that are described as a whole.
 WORDS = {
     "Dockerfile": "two images: control without torch, trainer",
-    "Makefile": "make run, make test, make test-system; for the stack make secrets, make test-stack",
+    "Makefile": "make run, make test, make test-system; for the stack make secrets, make test-stack; make drill",
     "pyproject.toml": "dependencies, import rule, settings of the tools",
     "docker-compose.yml": "the whole service on one machine; docs/deployment.md",
     "constraints.txt": "every package pinned; torch is the CPU build",
