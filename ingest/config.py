@@ -101,7 +101,7 @@ class IngestSettings(BaseModel):
     github_api_url: str = "https://api.github.com"
     """GitHub's REST API that the crawler asks; a GitHub Enterprise server's is `https://HOST/api/v3`."""
     github_tokens: tuple[SecretStr, ...] = ()
-    """Tokens for that API; they need no scope. Without any the crawler works slowly: 10 searches a minute, not 30."""
+    """Tokens for that API, without scope, each of another account. Without any: 10 searches a minute, not 30."""
     github_timeout_s: float = Field(default=20.0, gt=0)
     """A request to the API that takes longer is tried again (seconds)."""
     min_stars: int = Field(default=10, ge=0)
