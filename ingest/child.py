@@ -1,4 +1,4 @@
-"""The child process that handles one source: `python -m ingest.child`.
+"""The child process that handles one source; ingest/nursery.py forks it.
 
 A job comes on standard input, messages go to standard output, the log to standard error.
 """
@@ -78,7 +78,3 @@ def _open_tree(job: Job, url: str, head: str | None, limits: Limits) -> Tree:
     if head is None:
         return Folder(job.source, **bounds)
     return Clone(url, head, Path(job.scratch) / "clone.git", **bounds)
-
-
-if __name__ == "__main__":
-    main()
