@@ -24,7 +24,7 @@ class SearchEntry(Base):
         sa.Index("ix_search_entries_words", "words", postgresql_using="gin"),
         # remove_repositories: what is opted out
         sa.Index("ix_search_entries_repository_id", "repository_id"),
-        # The words are needed when an entry is written, and not when one is found: they lie elsewhere, so that a
-        # common word reads a narrow table.
+        # Words are needed when an entry is written, and not when it is found: those of an entry that is too long to
+        # lie in one place lie elsewhere altogether, so that a common word reads a narrower table.
         {"postgresql_with": {"toast_tuple_target": 128}},
     )
