@@ -193,8 +193,10 @@ def test_the_owner_cap_reads_its_owners_rows_alone(conn):
     ids = conn.execute(sa.text("SELECT id FROM processed_files ORDER BY id LIMIT 200")).scalars().all()
     nodes, _ = explain(conn, "owner_cap", lambda: cap_items(conn, ids))
     assert not find_read_whole(nodes)
-    names = {node["Index Name"] for node in nodes if "Index Name" in node}
-    assert {"ix_training_queue_capped", "ix_training_queue_cap_reserve", "ix_training_queue_item"} <= names
+    scans = {node["Index Name"]: node["Index Cond"] for node in nodes if "Index Cond" in node}
+    assert "item_id" in scans["ix_training_queue_item"]
+    assert "capped_owner" in scans["ix_training_queue_capped"]
+    assert "capped_owner" in scans["ix_training_queue_cap_reserve"]
 
 
 def test_the_next_window_of_the_crawler_is_found_through_an_index(conn):
