@@ -31,6 +31,7 @@ class FoundRow:
     priority: int
     state: str
     reason: str | None
+    description: str | None = None
 
 
 _NAMES = [field.name for field in dataclasses.fields(FoundRow)]
@@ -39,7 +40,7 @@ _FOUND = """
         SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS x (
             node_id text, source text, host text, owner text, name text, stars bigint, forks bigint, language text,
             topics text[], api_licence text, size_kb bigint, pushed_at timestamptz, repository_score double precision,
-            score_detail jsonb, priority bigint, state text, reason text
+            score_detail jsonb, priority bigint, state text, reason text, description text
         )
     )
 """
@@ -56,7 +57,8 @@ _SET = f"""
     node_id = excluded.node_id, stars = excluded.stars, forks = excluded.forks, topics = excluded.topics,
     language = excluded.language, size_kb = excluded.size_kb, repository_score = excluded.repository_score,
     score_detail = excluded.score_detail, pushed_at = excluded.pushed_at,
-    api_licence = excluded.api_licence, moved_to = nullif(excluded.source, r.source),
+    api_licence = excluded.api_licence, description = excluded.description,
+    moved_to = nullif(excluded.source, r.source),
     priority = CASE WHEN {_OURS} THEN excluded.priority ELSE r.priority END,
     state = CASE WHEN {_IS_REFUSED} THEN 'refused' WHEN {_IS_QUEUED} THEN 'queued' ELSE r.state END,
     reason = CASE WHEN {_IS_REFUSED} THEN excluded.reason WHEN {_IS_QUEUED} THEN NULL ELSE r.reason END,
@@ -87,10 +89,10 @@ _INSERT = sa.text(
     + f"""
     INSERT INTO repositories AS r (
         kind, origin, node_id, source, host, owner, name, stars, forks, language, topics, api_licence, size_kb,
-        pushed_at, repository_score, score_detail, priority, state, reason
+        pushed_at, repository_score, score_detail, priority, state, reason, description
     )
     SELECT 'git', 'crawler', node_id, source, host, owner, name, stars, forks, language, topics, api_licence, size_kb,
-        pushed_at, repository_score, score_detail, priority, state, reason
+        pushed_at, repository_score, score_detail, priority, state, reason, description
     FROM found WHERE node_id <> ALL(:known) ORDER BY source
     ON CONFLICT (source) DO UPDATE SET {_SET} WHERE r.moved_to IS NULL
     RETURNING r.state, xmax = 0 AS is_new

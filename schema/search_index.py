@@ -42,11 +42,12 @@ _SAVE = sa.text(
 )
 _DIGEST = """
     md5(concat_ws(E'\\n', r.source, r.moved_to, r.owner, r.name, r.language, array_to_string(r.topics, ' '),
-        coalesce(r.licence, r.api_licence), coalesce(r.repository_score, r.quality_score)))
+        coalesce(r.licence, r.api_licence), coalesce(r.repository_score, r.quality_score), r.description))
 """
 _FETCH_REPOSITORIES = sa.text(
     f"""
-    SELECT r.id, r.source, r.owner, r.name, r.language, r.topics, coalesce(r.licence, r.api_licence) AS licence,
+    SELECT r.id, r.source, r.owner, r.name, r.language, r.topics, r.description,
+        coalesce(r.licence, r.api_licence) AS licence,
         coalesce(r.repository_score, r.quality_score, 0) AS score, {_DIGEST} AS digest
     FROM repositories r LEFT JOIN search_entries s ON s.kind = 'repository' AND s.item_id = r.id
     WHERE r.reason IS DISTINCT FROM 'opted_out' AND s.digest IS DISTINCT FROM {_DIGEST}
@@ -127,8 +128,8 @@ def _describe_file(row: Any) -> dict[str, Any]:
 
 def _describe_repository(row: Any) -> dict[str, Any]:
     names = make_words([row.source, row.owner or "", row.name, row.language or "", *row.topics])
-    words = [*make_tags("repository", row.language, row.licence), *names, *map(name_word, names)]
-    return _entry("repository", row.id, row.id, row.score, words, row.digest)
+    words = [*make_tags("repository", row.language, row.licence), *names, *make_words([row.description or ""])]
+    return _entry("repository", row.id, row.id, row.score, [*words, *map(name_word, names)], row.digest)
 
 
 def _entry(

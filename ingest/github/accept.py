@@ -49,6 +49,7 @@ def accept(found: Found, language: str, settings: IngestSettings, *, now: dt.dat
         priority=round(score.value) + _PRIORITY_OF_ZERO,
         state="refused" if reason else "queued",
         reason=reason,
+        description=found.description,
     )
 
 

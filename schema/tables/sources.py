@@ -52,6 +52,7 @@ class Repository(Base):
     pushed_at: Mapped[dt.datetime | None]
     size_kb: Mapped[int | None]
     api_licence: Mapped[str | None]  # SPDX id, as GitHub sees it
+    description: Mapped[str | None]  # its owner's, for the search
     repository_score: Mapped[float | None]
     score_detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     # What its last visit that went well looked at, for the rates of `ingest status`.

@@ -186,10 +186,11 @@ def test_what_comes_later_is_indexed_and_what_is_known_is_left_alone(indexed):
     assert list(index_new(indexed)) == []
     with indexed.begin() as conn:
         store(conn, "/sources/later", {"src/later.py": "newcomer = 1\n"})
-        conn.execute(sa.text("UPDATE repositories SET topics = '{kubernetes}' WHERE source = '/sources/WebToolkit'"))
+        about = "topics = '{kubernetes}', description = 'An operator'"
+        conn.execute(sa.text(f"UPDATE repositories SET {about} WHERE source = '/sources/WebToolkit'"))
     assert list(index_new(indexed)) == [2, 1]  # repositories, then files
     assert find(indexed, "newcomer") == ["src/later.py"]
-    assert find(indexed, "kubernetes") == ["/sources/WebToolkit"]
+    assert find(indexed, "kubernetes operator") == ["/sources/WebToolkit"]
 
 
 def test_an_index_that_is_broken_off_goes_on_where_it_was(indexed, monkeypatch):
