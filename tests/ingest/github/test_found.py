@@ -46,6 +46,7 @@ def test_the_accepted_are_queued_and_the_refused_are_kept_with_their_reason(engi
         ["parser", "cli"],
     )
     assert rows[1][:4] == ("https://github.com/bob/rust-demo", "crawler", "refused", "demo")
+    assert fetch_all(engine, "description")[0] == ("A fast parser of configuration files",)
     detail = fetch_all(engine, "score_detail -> 'penalties' -> 'demo'")[1][0]
     assert detail == {"points": 60, "said_by": "name"}
 
