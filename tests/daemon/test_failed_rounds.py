@@ -178,7 +178,7 @@ def test_what_a_child_left_damaged_is_made_again(ctx, engine, rows, child, name,
 # ---- attempts
 
 
-CHECKPOINT = {"event": "checkpoint", "seconds": 0.1, "step": 5}
+CHECKPOINT = {"event": "checkpoint", "seconds": 0.1, "step": 5, "bytes": 100}
 
 
 @pytest.fixture
