@@ -155,6 +155,13 @@ def test_a_job_is_asked_for_and_follows_its_run(caller, engine):
     assert (over.status, over.json["title"]) == (409, "job over")
 
 
+def test_a_job_outlives_the_service_that_took_it(caller, engine, tmp_path):
+    asked = caller.ask("POST", "/v1/fine-tune", {"reason": "x"}, token="train")
+    caller.stop()
+    with api_service(engine, tmp_path / "another", LINE) as another:
+        assert another.ask("GET", asked.headers["Location"]).json == asked.json
+
+
 def test_a_job_that_waits_can_be_cancelled(caller):
     place = caller.ask("POST", "/v1/retrain", token="train").headers["Location"]
     assert caller.ask("DELETE", place, token="train").json["state"] == "cancelled"
