@@ -1,4 +1,4 @@
-"""The loss of the open run as a curve of bounded size: every step while it is short, later every second, fourth…"""
+"""The loss of the open run as a curve of bounded size: every step while it is short, every few of them later on."""
 
 from dataclasses import dataclass, field
 from typing import Any
