@@ -224,7 +224,8 @@ def is_idle(service):
             states = set(conn.execute(sa.text("SELECT state FROM repositories")).scalars())
     except sa.exc.OperationalError:  # it was killed a moment ago, and is on its way
         return False
-    return states == {"done"} and (service.status()["decision"] or {}).get("reason") == "too_few_rows"
+    # The rows that were there come from a folder that is not: judging it again by today's rules refuses it.
+    return states <= {"done", "refused"} and (service.status()["decision"] or {}).get("reason") == "too_few_rows"
 
 
 def test_whatever_is_killed_at_whatever_moment_everything_goes_on(start, home_with_rows, tmp_path):
@@ -238,8 +239,9 @@ def test_whatever_is_killed_at_whatever_moment_everything_goes_on(start, home_wi
     words = ("up", str(repository), str(folder))
     service = start(*words, retry_delay_s=0, lease_s=3)
 
-    for victim in VICTIMS:
-        time.sleep(chance.uniform(0, 0.8))
+    for number, victim in enumerate(VICTIMS):
+        # The first two are of an ingest that is soon done.
+        time.sleep(chance.uniform(0, 0.8) if number > 1 else 0)
         if victim == "up":
             service.kill()
             service = start(*words, retry_delay_s=0, lease_s=3)
