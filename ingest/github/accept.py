@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from ingest.config import IngestSettings
+from ingest.github.kinds import KIND_NAMES
 from ingest.github.replies import Found
 from ingest.github.score import Score, score_repository
 from ingest.github.terms import match_terms
@@ -16,6 +17,25 @@ from schema.found import FoundRow
 _PRIORITY_OF_ZERO = -100
 # What time alone mends.
 AGEING = ("young", "young_owner")
+REASONS = frozenset(
+    {
+        *AGEING,
+        *KIND_NAMES,
+        "archived",
+        "contradictory",
+        "disabled",
+        "force_exclude",
+        "foreign_clone_url",
+        "fork",
+        "not_public",
+        "opted_out",
+        "score",
+        "too_big",
+        "unknown_owner",
+        "unpopular",
+    }
+)
+"""Everything that may stand against a repository that was found."""
 _API_HOST, _HOST = "api.github.com", "github.com"
 
 

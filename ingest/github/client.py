@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from ingest.github.answers import Answer, BadTokens, Rejected, Unreachable, classify, follow, read_answer
 from ingest.github.clock import Clock, Stopped
-from ingest.github.limits import ANONYMOUS, Book, Limits
+from ingest.github.limits import ANONYMOUS, Book, Limits, tells_reset
 from ingest.github.pauses import read_retry_after
 from ingest.github.replies import PER_PAGE
 from ingest.github.transport import Reply, TokenAuth, Transport, identify_token
@@ -114,7 +114,9 @@ class Client:
             self._limits.strike()
         else:
             self._limits.forgive()
-        wait_s = (pause_s or self._limits.next_pause_s()) if failure == "secondary" else 0.0
+        # A used-up window that does not say when it opens is closed as by a limit that names no time.
+        is_endless = failure == "primary" and not tells_reset(reply.headers)
+        wait_s = (pause_s or self._limits.next_pause_s()) if failure == "secondary" or is_endless else 0.0
         self._limits.end_turn(token_id, resource, reply.headers, pause_s=wait_s)
         record.record_limit(resource, self._limits.remaining(resource))
         if fault:

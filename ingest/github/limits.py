@@ -155,16 +155,25 @@ def _take_figures(window: LimitWindow, remaining: int, left_s: float, now: dt.da
     window.paced_until = now + dt.timedelta(seconds=left_s / max(1, remaining))
 
 
+def tells_reset(headers: Mapping[str, str]) -> bool:
+    """Say whether an answer says how many requests are left in its window, and when that ends."""
+    try:
+        int(headers["x-ratelimit-remaining"])
+        float(headers["x-ratelimit-reset"])
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def _read_figures(headers: Mapping[str, str], utc: dt.datetime) -> tuple[int, float] | None:
     """Return the requests that an answer says are left, and the seconds until there are new ones; None if it does not.
 
     The reset is a time of the server's clock: so is the Date beside it, whatever ours says.
     """
-    try:
-        remaining, reset = int(headers["x-ratelimit-remaining"]), float(headers["x-ratelimit-reset"])
-        left_s = reset - server_time(headers, utc)
-    except (KeyError, ValueError):
+    if not tells_reset(headers):
         return None
+    remaining, reset = int(headers["x-ratelimit-remaining"]), float(headers["x-ratelimit-reset"])
+    left_s = reset - server_time(headers, utc)
     if left_s != left_s or left_s > MAX_PAUSE_S:
         log.warning(
             "GitHub's window resets in %.0f s: a day is waited at most", left_s, extra={"event": "crawl_capped"}

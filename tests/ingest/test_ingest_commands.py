@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from ingest.advice import ADVICE, FILES
 from ingest.config import IngestSettings
+from ingest.github.accept import REASONS
 from ingest.judge import judge_file
 from ingest.messages import FAILURES, FILE_REASONS
 from ingest.serving import ingest_beside, serve_ingest
@@ -157,7 +158,7 @@ def test_the_queue_says_why_a_source_was_refused_and_what_to_do(
 
 
 def test_every_reason_has_its_advice() -> None:
-    """Those that a child gives, and those that the worker finds."""
+    """Those that a child gives, those that the worker finds, and those that the crawler refuses for."""
     own = {
         "child_broken",
         "database_away",
@@ -167,7 +168,7 @@ def test_every_reason_has_its_advice() -> None:
         "timeout",
         "worker_died",
     }
-    assert set(ADVICE) == FAILURES | own | {"clones_full", "worker_died"}
+    assert set(ADVICE) == FAILURES | own | REASONS | {"clones_full", "worker_died"}
     assert set(FILES) == FILE_REASONS
 
 

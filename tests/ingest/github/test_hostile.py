@@ -188,9 +188,11 @@ def test_a_malformed_repository_costs_itself_alone(
     ("status", "headers", "reason"),
     [
         (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "5"}, "primary_limit"),
+        (403, {"X-RateLimit-Remaining": "0"}, "primary_limit"),
+        (429, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "soon"}, "primary_limit"),
         (429, {"Retry-After": "0"}, "secondary_limit"),
     ],
-    ids=["always used up", "no pause"],
+    ids=["always used up", "no reset", "a reset that is no time", "no pause"],
 )
 def test_a_limit_that_never_ends_is_given_up(
     status: int,
@@ -202,12 +204,14 @@ def test_a_limit_that_never_ends_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(crawler, "_MAX_ATTEMPTS", 1)
-    clock.stop_at = 86_400
+    clock.stop_at, began = 86_400, clock.seconds
     answer_with(fake, monkeypatch, lambda _: (status, headers, None, None))
     report = run(fake, "python", lease_s=86_400)
     assert report["finished"]
     assert [row["reason"] for row in report["incomplete"]] == [reason]
     assert len(fake.headers) == 9
+    # A minute that doubles, or what the answer says: never at once.
+    assert clock.seconds - began >= 8 * 60
 
 
 @pytest.mark.parametrize(("reason", "values"), _CONTRADICTIONS.items())
