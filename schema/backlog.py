@@ -89,12 +89,9 @@ def enqueue_files(conn: sa.Connection, *, file_ids: Sequence[int] | None = None,
         ],
         rows,
     )
-    # A file that came back to an earlier version has its rows already.
-    conn.execute(
-        new.on_conflict_do_update(
-            index_elements=["line_id", "item_kind", "item_id"], set_={"excluded_reason": new.excluded.excluded_reason}
-        )
-    )
+    # A file that came back to an earlier version has its rows already, by the judgement of then.
+    renewed = {name: new.excluded[name] for name in ("score", "num_chars", "language", "rank", "excluded_reason")}
+    conn.execute(new.on_conflict_do_update(index_elements=["line_id", "item_kind", "item_id"], set_=renewed))
 
 
 def exclude_items(conn: sa.Connection, file_ids: Sequence[int]) -> None:

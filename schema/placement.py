@@ -108,7 +108,10 @@ _INSERT = sa.text(
     JOIN staged_files s USING (ordinal)
     ORDER BY s.ordinal
     ON CONFLICT (repository_id, file_path, blob_oid) DO UPDATE
-        SET commit = excluded.commit, content = excluded.content, bands = excluded.bands,
+        SET commit = excluded.commit, language = excluded.language, content = excluded.content,
+            content_sha256 = excluded.content_sha256, num_chars = excluded.num_chars, num_lines = excluded.num_lines,
+            quality_score = excluded.quality_score, score_detail = excluded.score_detail,
+            scorer_version = excluded.scorer_version, licence = excluded.licence, bands = excluded.bands,
             bands_version = excluded.bands_version, excluded_reason = excluded.excluded_reason,
             near_dup_of = excluded.near_dup_of, near_dup_similarity = excluded.near_dup_similarity,
             placed_in = excluded.placed_in

@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 
 import pytest
@@ -92,6 +93,22 @@ def test_a_file_that_is_changed_back_is_pending_again(conn, line):
         save(conn, claim, make_file("a.py", content))
     assert fetch_rows(conn) == {("a.py", "old"): (None, None), ("a.py", "new"): ("superseded",) * 2}
     assert audit(conn).by_state["pending"] == 1
+
+
+def test_a_file_that_is_changed_back_has_the_judgement_of_now(conn, line):
+    claim = claim_source(conn)
+    old = make_file("a.py", "mail = 'me@my.org'\n")
+    save(conn, claim, old)
+    save(conn, claim, make_file("a.py", "new"))
+    text = "mail = '<EMAIL>'\n# two\n"
+    judgement = {"quality_score": 33.0, "score_detail": {"naming": 1}, "scorer_version": 9, "licence": "GPL-3.0-only"}
+    measures = {"language": "rust", "content_sha256": "5a" * 32, "num_chars": len(text), "num_lines": 2}
+    back = dataclasses.replace(old, content=text, **judgement, **measures)
+    save(conn, claim, back)
+    row = fetch_file(conn, fetch_known_files(conn, claim.repository_id)["a.py"][1])
+    assert {name: row[name] for name in back.__slots__} == {name: getattr(back, name) for name in back.__slots__}
+    pending = "SELECT score, num_chars, language FROM training_queue WHERE excluded_reason IS NULL"
+    assert conn.execute(sa.text(pending)).all() == [(33.0, len(text), "rust")]
 
 
 def test_a_superseded_file_that_was_trained_on_stays_trained(conn, line):
