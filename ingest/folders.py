@@ -5,7 +5,7 @@ import stat
 from collections.abc import Iterator
 
 from ingest.entries import Entry, SourceFailed, read_path, too_many_files
-from sourcecode.paths import VENDORED_PARTS
+from sourcecode.paths import is_vendored
 
 _MAX_DEPTH = 100
 # The tools' own memory, not anybody's files.
@@ -86,7 +86,7 @@ class Folder:
     def _walk_folder(self, path: bytes, shown: str, name: bytes, depth: int) -> Iterator[Entry]:
         if name in _SKIPPED:
             return
-        if name.decode("ascii", "replace").lower() in VENDORED_PARTS or self._is_environment(path):
+        if is_vendored(name.decode("ascii", "replace")) or self._is_environment(path):
             yield Entry(shown + "/", 0, reason="vendored")
         elif depth >= _MAX_DEPTH:
             yield Entry(shown + "/", 0, reason="nesting")

@@ -6,7 +6,7 @@ from sourcecode.languages import LANGUAGES
 
 # Raised whenever the rules of this package accept other files, or leave other text of them: then what is stored is
 # judged again, a few sources an hour. The scorer has a version of its own.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

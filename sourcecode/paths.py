@@ -10,14 +10,17 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-VENDORED_PARTS = _words(
+_VENDORED_PARTS = _words(
     "node_modules bower_components jspm_packages vendor vendors vendored _vendor third_party thirdparty third-party"
-    " 3rdparty 3rd_party external_libs site-packages dist-packages dist godeps _bundled .venv .tox .nox"
-    " .eggs .yarn .pnpm-store pods carthage .pub-cache .dart_tool __pycache__ .git .hg .svn"
+    " 3rdparty 3rd_party external_libs site-packages dist-packages dist _bundled .venv .tox .nox"
+    " .eggs .yarn .pnpm-store .pub-cache .dart_tool __pycache__ .git .hg .svn"
 )
-FIXTURE_PARTS = _words(
+# Written by their tools with a capital; in small letters they are packages about pods or about these tools.
+_TOOL_PARTS = _words("Pods Carthage Godeps")
+# Not `snapshots`: it is a word of databases and disks, and what insta and others put there has extensions of its own.
+_FIXTURE_PARTS = _words(
     "fixtures fixture __fixtures__ testdata test-data test_data testcases test-fixtures test_fixtures __snapshots__"
-    " snapshots __mocks__ goldens cassettes"
+    " __mocks__ goldens cassettes"
 )
 TEST_PARTS = _words(
     "test tests testing __tests__ spec specs e2e idle_test integration_test integration-tests integration_tests"
@@ -39,16 +42,24 @@ _GENERATED_NAME = re.compile(
 _MINIFIED_NAME = re.compile(r"[^/]*[.-](?:min|bundle|pack|prod)\.[cm]?js")
 
 
-def judge_path(path: str, limits: Limits, *, is_executable: bool = True) -> tuple[str, str] | None:
-    """Return (reason, detail) against a file by its path, or None; `/` separates the parts, letter case is ignored.
+def is_vendored(folder: str) -> bool:
+    """Say whether a folder of this name holds the code of others, or what a tool made."""
+    return folder in _TOOL_PARTS or folder.lower() in _VENDORED_PARTS
 
+
+def judge_path(path: str, limits: Limits, *, is_executable: bool = True) -> tuple[str, str] | None:
+    """Return (reason, detail) against a file by its path, or None; `/` separates the parts.
+
+    Letter case is ignored, but in the names of folders that a tool writes with a capital.
     A path without an extension passes if the file is executable: its first line may name an interpreter.
     """
-    parts = tuple(part for part in path.lower().split("/") if part not in ("", "."))
+    written = tuple(part for part in path.split("/") if part not in ("", "."))
+    parts = tuple(map(str.lower, written))
     name = parts[-1] if parts else ""
-    for reason, names in (("vendored", VENDORED_PARTS), ("test_fixture", FIXTURE_PARTS)):
-        if hit := names.intersection(parts[:-1]):
-            return reason, f"folder {min(hit)}"
+    if vendored := next(filter(is_vendored, written[:-1]), None):
+        return "vendored", f"folder {vendored}"
+    if hit := _FIXTURE_PARTS.intersection(parts[:-1]):
+        return "test_fixture", f"folder {min(hit)}"
     language = detect_language(path, languages=limits.languages)
     if (language is None and "." in name) or (language is not None and language not in limits.languages):
         return "language", language or file_extension(name)

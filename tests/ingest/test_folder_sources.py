@@ -95,6 +95,14 @@ def test_a_virtual_environment_is_known_by_its_configuration(
     assert fetch(_REFUSED) == [("env/", "vendored")]
 
 
+def test_a_package_about_pods_is_read_and_the_folder_of_cocoapods_is_not(
+    make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    ingest(make_folder("tool", {"k8s/pods/a.py": make_code("a"), "ios/Pods/b.py": make_code("b")}))
+    assert fetch(_FILES) == [("k8s/pods/a.py", None)]
+    assert fetch(_REFUSED) == [("ios/Pods/", "vendored")]
+
+
 def test_a_second_visit_adds_nothing_and_a_change_adds_itself(
     make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
 ) -> None:

@@ -23,6 +23,11 @@ REFUSED = [
     ("vendored", "node_modules/left/pad.js", GOOD),
     ("vendored", "src/third_party/a.py", GOOD),
     ("vendored", "lib/python3/site-packages/a.py", GOOD),
+    ("vendored", "Node_Modules/left/pad.js", GOOD),
+    ("vendored", "ios/Pods/boost/a.py", GOOD),
+    ("vendored", "Carthage/Checkouts/a.py", GOOD),
+    ("vendored", "Godeps/_workspace/a.go", GOOD),
+    ("test_fixture", "src/__snapshots__/a.js", GOOD),
     ("test_fixture", "pkg/testdata/a.go", GOOD),
     ("test_fixture", "tests/fixtures/a.py", GOOD),
     ("language", "README.md", GOOD),
@@ -151,6 +156,10 @@ def test_every_reason_has_a_case_but_the_clock() -> None:
         "src/virtualenv/run.py",
         "nltk/corpus/reader.py",
         "golden/ratio.py",
+        "k8s/pods/list.py",
+        "internal/snapshots/store.py",
+        "managers/carthage/api.py",
+        "parsers/godeps/read.py",
     ],
 )
 def test_it_accepts_names_that_only_contain_a_forbidden_word(path: str) -> None:
