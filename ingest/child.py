@@ -53,7 +53,7 @@ def _run(job: Job, messages: BinaryIO) -> None:
             return
         tree = _open_tree(job, url, head, limits)
         licences = Licences(job.licence, job.api_licence)
-        past = Past(job.known, by_other_rules=job.by_other_rules, licence=job.last_licence)
+        past = Past(job.known, job.refused, by_other_rules=job.by_other_rules, licence=job.last_licence)
         shares = Shares(job.settings["processes"], messages.write)
         allowed = job.allowed_licences
         visit = Visit(tree, limits, past=past, licences=licences, allowed=allowed, say=say, shares=shares)

@@ -20,7 +20,7 @@ from ingest.supervision import Child, make_job
 from ingest.units import decide_level
 from monitoring import record
 from schema.failpoints import hit
-from schema.files import exclude_files, fetch_known_files
+from schema.files import exclude_files, fetch_known_files, fetch_refusals, forget_refusals
 from schema.repositories import (
     Claim,
     StaleLease,
@@ -86,21 +86,21 @@ class Handler:
         start = time.monotonic()
         with self._engine.begin() as conn:
             known = fetch_known_files(conn, self._claim.repository_id)
+            refusals = fetch_refusals(conn, self._claim.repository_id)
         if (refused := judge_api_licence(self._claim, self._settings)) is not None:
             with self._engine.begin() as conn:
-                exclude_files(conn, [file_id for _, file_id in known.values() if file_id is not None], "licence")
+                exclude_files(conn, [file_id for _, file_id in known.values()], "licence")
                 set_rules(conn, self._claim, name_rules(self._claim, self._settings))
             raise self._refuse_licence(refused.expression, refused.evidence)
         with self._engine.begin() as conn:
             set_local_path(conn, self._claim, str(scratch) if self._claim.kind == "git" else None)
-        stored = {path: file_id for path, (_, file_id) in known.items() if file_id is not None}
-        job = self._make_job(scratch, {path: known[path][0] for path in stored})
+        job = self._make_job(scratch, {path: oid for path, (oid, _) in known.items()}, refusals)
         ended = self._follow(job)
         if isinstance(ended, Unchanged):
             handled = self._confirm()
             handled.seconds = time.monotonic() - start
             return handled
-        handled = self._finish(ended, [stored[path] for path in ended.vanished if path in stored])
+        handled = self._finish(ended, [known[path][1] for path in ended.vanished if path in known])
         handled.seconds = time.monotonic() - start
         return handled
 
@@ -158,6 +158,7 @@ class Handler:
         tally = self._keeper.tally
         if not tally.num_accepted and not ended.num_unchanged and not vanished:
             with self._engine.begin() as conn:
+                forget_refusals(conn, self._claim.repository_id, ended.vanished)
                 set_rules(conn, self._claim, name_rules(self._claim, self._settings))
             if ended.refusals.get("licence"):
                 raise self._refuse_licence(ended.licence, ended.licence_evidence)
@@ -165,6 +166,7 @@ class Handler:
         with self._engine.begin() as conn:
             if vanished:
                 exclude_files(conn, vanished, "vanished")
+            forget_refusals(conn, self._claim.repository_id, ended.vanished)
             figures = fetch_figures(conn, self._claim.repository_id)
             hit("ingest.before_finish")
             set_local_path(conn, self._claim, None)
@@ -218,14 +220,13 @@ class Handler:
                 raise StaleLease(f"{self._claim.source} was taken over by another worker")
         self._renewed = time.monotonic()
 
-    def _make_job(self, scratch: Path, known: dict[str, str]) -> Job:
+    def _make_job(self, scratch: Path, known: dict[str, str], refused: dict[str, tuple[str, str]]) -> Job:
         library = standard_library()
         licence = self._claim.licence or (library.licence if self._claim.source == library.source else None)
         source = self._claim.moved_to or self._claim.source
         allowed = fetch_allowed(self._claim, self._settings)
-        return make_job(
-            source, self._claim, scratch, (licence, self._claim.api_licence, allowed), known, self._settings
-        )
+        licences = (licence, self._claim.api_licence, allowed)
+        return make_job(source, self._claim, scratch, licences, known, refused, self._settings)
 
 
 def report_visit(claim: Claim, handled: Handled) -> None:

@@ -99,6 +99,8 @@ class Job(BaseModel):
     """The commit of the last visit that was finished; a repository that still has it is not cloned."""
     known: dict[str, str]
     """Object ids of the accepted files by path, as they are stored: those that did not change are not read again."""
+    refused: dict[str, tuple[str, str]]
+    """Object ids and reasons of the refused files by path, those among them that had been accepted before."""
     by_other_rules: bool
     """The last visit judged by other rules: what did not change is judged again, too."""
     last_licence: str | None

@@ -117,6 +117,7 @@ def make_job(
     scratch: Path,
     licences: tuple[str | None, str | None, tuple[str, ...] | None],
     known: dict[str, str],
+    refused: dict[str, tuple[str, str]],
     settings: IngestSettings,
 ) -> Job:
     """Return the job of one visit; the licences are the operator's word, GitHub's, and what is allowed."""
@@ -133,6 +134,7 @@ def make_job(
             "must_be_public": claim.origin == "crawler" and not is_named_host(source, settings),
             "head": None if by_other_rules else claim.head_commit,
             "known": known,
+            "refused": refused,
             "by_other_rules": by_other_rules,
             "last_licence": claim.last_licence,
             "limits": dataclasses.asdict(settings.limits),

@@ -32,9 +32,13 @@ _ONLY_COUNTED = frozenset({"language"})
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What the last visit left: object ids of the accepted files by path, by which rules and under which licence."""
+    """What the last visit left: which files by path, by which rules and under which licence.
+
+    Of the accepted ones the object ids, of the refused ones those and the reasons.
+    """
 
     known: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     by_other_rules: bool = False
     licence: str | None = None
 
@@ -194,9 +198,10 @@ class Visit:
     def _refuse(self, entry: Entry, oid: str, reason: str, detail: str | None) -> None:
         self._refusals[reason] += 1
         # A symbolic link or a picture is no loss; what might have been code is listed with its reason, and what was
-        # accepted in an earlier version, which leaves by this.
+        # listed in an earlier version, which leaves by this.
         is_code = detect_language(entry.path, languages=self._limits.languages) or entry.path.endswith("/")
-        is_listed = entry.path in self._past.known or (reason not in _ONLY_COUNTED and is_code)
+        was_listed = entry.path in self._past.known or entry.path in self._past.refused
+        is_listed = was_listed or (reason not in _ONLY_COUNTED and is_code)
         if is_listed:
             self._say(
                 Refused(path=entry.path, oid=oid, num_bytes=entry.num_bytes, reason=reason, detail=(detail or "")[:500])
@@ -219,7 +224,11 @@ class Visit:
             refusals=dict(self._refusals),
             num_unchanged=self._num_unchanged,
             num_bytes=self._num_bytes,
-            vanished=[path for path in self._past.known if path not in listed and not path.startswith(hidden)],
+            vanished=[
+                path
+                for path in {**self._past.known, **self._past.refused}
+                if path not in listed and not path.startswith(hidden)
+            ],
             stages={name: round(seconds, 4) for name, seconds in self.stages.items()},
         )
 

@@ -75,17 +75,27 @@ class Saved:
     num_refused: dict[str, int]
 
 
-def fetch_known_files(conn: sa.Connection, repository_id: int) -> dict[str, tuple[str, int | None]]:
-    """Map each path of a repository to its present object id and file id; the latter is None for a refused file."""
-    refused = sa.select(RefusedFile.file_path, RefusedFile.blob_oid, sa.null()).where(
-        RefusedFile.repository_id == repository_id
-    )
+def fetch_known_files(conn: sa.Connection, repository_id: int) -> dict[str, tuple[str, int]]:
+    """Map each stored path of a repository to its present object id and file id."""
     stored = sa.select(ProcessedFile.file_path, ProcessedFile.blob_oid, ProcessedFile.id).where(
         ProcessedFile.repository_id == repository_id,
         sa.or_(ProcessedFile.excluded_reason.is_(None), ProcessedFile.excluded_reason.not_in(_PAST)),
     )
-    rows = [*conn.execute(refused), *conn.execute(stored)]
-    return {path: (blob_oid, file_id) for path, blob_oid, file_id in rows}
+    return {path: (blob_oid, file_id) for path, blob_oid, file_id in conn.execute(stored)}
+
+
+def fetch_refusals(conn: sa.Connection, repository_id: int) -> dict[str, tuple[str, str]]:
+    """Map each refused path of a repository to its object id and the reason; what was accepted once is among them."""
+    refused = sa.select(RefusedFile.file_path, RefusedFile.blob_oid, RefusedFile.reason).where(
+        RefusedFile.repository_id == repository_id
+    )
+    return {path: (blob_oid, reason) for path, blob_oid, reason in conn.execute(refused)}
+
+
+def forget_refusals(conn: sa.Connection, repository_id: int, paths: Sequence[str]) -> None:
+    """Drop the refusals of paths that are not there any more."""
+    gone = RefusedFile.file_path == sa.any_(sa.literal(list(paths), sa.ARRAY(sa.Text)))
+    conn.execute(sa.delete(RefusedFile).where(RefusedFile.repository_id == repository_id, gone))
 
 
 def save_files(

@@ -19,6 +19,8 @@ from tests.ingest.servers import Server, serve_git
 
 Fetch = Callable[..., list[tuple[object, ...]]]
 _FILES = "SELECT file_path, excluded_reason FROM processed_files ORDER BY file_path, id"
+_REFUSED = "SELECT file_path, reason FROM refused_files ORDER BY file_path"
+_BROKEN = "def f(:\n" * 40
 _AGAIN = "UPDATE repositories SET state = 'queued'"
 
 
@@ -69,6 +71,25 @@ def test_an_unchanged_repository_costs_one_request_and_a_changed_one_its_changed
         "SELECT count(*) FROM processed_files f JOIN lines l ON true WHERE f.excluded_reason IS NULL"
     )
     assert fetch("SELECT head_commit FROM repositories") == [(git(root, "rev-parse", "HEAD"),)]
+
+
+def test_a_refused_file_that_is_gone_is_not_listed_any_more(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], revisit: Callable[[], None], fetch: Fetch
+) -> None:
+    root = make_repository("tool", {"a.py": make_code("a"), "test_b.py": make_code("b"), "bad.py": _BROKEN})
+    ingest(root)
+    git(root, "rm", "-q", "test_b.py")
+    make_repository("tool", {"a.py": make_code("newer")})
+    revisit()
+    assert fetch(_REFUSED) == [("bad.py", "syntax")]
+    # Nothing is left that could be accepted.
+    git(root, "rm", "-q", "bad.py")
+    make_repository("tool", {"a.py": _BROKEN})
+    revisit()
+    git(root, "mv", "a.py", "c.py")
+    make_repository("tool", {"d.md": "words"})
+    revisit()
+    assert fetch(_REFUSED) == [("c.py", "syntax")]
 
 
 def test_an_unchanged_local_repository_is_not_cloned(

@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 
 from schema.audit import audit
-from schema.files import RefusedFileRow, exclude_files, fetch_known_files, save_files
+from schema.files import RefusedFileRow, exclude_files, fetch_known_files, fetch_refusals, save_files
 from schema.lines import open_line
 from schema.repositories import StaleLease, retry_repository
 from schema.runs import advance_run
@@ -185,18 +185,19 @@ def test_a_refused_file_is_known_until_it_is_accepted(conn, line):
     claim = claim_source(conn)
     refusal = RefusedFileRow("a.py", "1" * 40, 9_000_000, "too_large", "9 MB")
     save_files(conn, claim, [], [refusal])
-    assert fetch_known_files(conn, claim.repository_id) == {"a.py": ("1" * 40, None)}
+    assert fetch_refusals(conn, claim.repository_id) == {"a.py": ("1" * 40, "too_large")}
     file = make_file("a.py")
     save(conn, claim, file)
     assert fetch_known_files(conn, claim.repository_id)["a.py"][0] == file.blob_oid
-    assert conn.execute(sa.text("SELECT count(*) FROM refused_files")).scalar_one() == 0
+    assert fetch_refusals(conn, claim.repository_id) == {}
 
 
 def test_a_stored_file_that_is_refused_in_its_new_version_is_superseded(conn, line):
     claim = claim_source(conn)
     save(conn, claim, make_file("a.py", "old"))
     assert save_files(conn, claim, [], [RefusedFileRow("a.py", "2" * 40, 5, "minified", None)]).num_superseded == 1
-    assert fetch_known_files(conn, claim.repository_id) == {"a.py": ("2" * 40, None)}
+    assert fetch_known_files(conn, claim.repository_id) == {}
+    assert fetch_refusals(conn, claim.repository_id) == {"a.py": ("2" * 40, "minified")}
 
 
 @pytest.mark.parametrize(
