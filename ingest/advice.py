@@ -68,6 +68,7 @@ FILES = {
     "minified": "has lines above max_line_chars or max_mean_line_chars, or is named so",
     "nesting": "is nested too deeply",
     "other": "for an unknown reason; the log has more",
+    "parse_memory": "took too much memory to parse",
     "parse_time": "took too long to parse",
     "path_encoding": "has a name that cannot be shown",
     "path_length": "has a path that is too long",

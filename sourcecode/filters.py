@@ -33,6 +33,7 @@ REASONS = (
     "encoded",
     "secret",
     "nesting",
+    "parse_memory",
     "parse_time",
     "syntax",
     "boilerplate",

@@ -1,9 +1,11 @@
 """Syntax trees of hostile input, and where a file may be cut: everything here ends in bounded time and memory."""
 
 import re
+import resource
 import time
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 from tree_sitter import Node, Parser, Point, Tree
 
@@ -17,8 +19,13 @@ MAX_TREE_DEPTH = 2_000
 # 256 kB of real code take 0.03 s; what takes 100 times as long is quadratic on purpose (`/*` in Dart, r#" in Rust).
 # Of this thread's own time: a busy machine must not decide what is accepted.
 MAX_PARSE_S = 2.0
+# 256 kB of real code take up to 36 MB; the same bombs take 110 MB a second, and the child that hits its own limit in
+# the parser dies, and with it the visit.
+MAX_PARSE_MEMORY = 96 * 1024 * 1024
 
 _CHUNK_BYTES = 1 << 16
+_LOOK_S = 0.02
+_PAGE_BYTES = resource.getpagesize()
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"()[]{}"))
 _OPENING = (b"(", b"[", b"{")
 _STEPS = {ord(char): 1 if char in "([{" else -1 for char in "()[]{}"}
@@ -29,9 +36,10 @@ _RETURNS = frozenset({"return_statement", "return_expression"})
 
 
 def parse(language: str, text: str) -> Tree | str:
-    """Return the tree of a text in one of LANGUAGES, or why there is none: `too_large`, `nesting`, `parse_time`.
+    """Return the tree of a text in one of LANGUAGES, or why there is none.
 
-    Byte offsets in the tree are those of the text's UTF-8 form.
+    That is `too_large`, `nesting`, `parse_time` or `parse_memory`. Byte offsets in the tree are those of the text's
+    UTF-8 form.
     """
     data = text.encode()
     if len(data) > MAX_PARSE_BYTES:
@@ -136,17 +144,41 @@ def _dialects(language: str, data: bytes) -> tuple[str, str | None]:
 
 
 def _parse(grammar: str, data: bytes, until: float) -> Tree | str:
+    watch = _Watch(until)
+
     def read(offset: int, _: Point) -> bytes:
         return data[offset : offset + _CHUNK_BYTES]
 
-    def is_late(_: int, __: bool) -> bool:
-        return time.thread_time() > until
-
     try:
         # The limit works in this form alone: with bytes as the source the callback is ignored.
-        return Parser(load_grammar(grammar).language).parse(read, progress_callback=is_late)
+        return Parser(load_grammar(grammar).language).parse(read, progress_callback=watch.must_end)
     except ValueError:
-        return "parse_time"
+        return watch.reason
+
+
+class _Watch:
+    """The limits of one parse, looked at as it goes."""
+
+    def __init__(self, until: float) -> None:
+        self.reason = "parse_time"
+        self._until, self._looked_at = until, time.thread_time()
+        self._most_bytes: int | None = None
+
+    def must_end(self, _offset: int, _has_error: bool) -> bool:
+        now = time.thread_time()
+        # Most files are done before the first look.
+        if now - self._looked_at >= _LOOK_S:
+            self._looked_at = now
+            return now > self._until or self._takes_too_much()
+        return now > self._until
+
+    def _takes_too_much(self) -> bool:
+        used = int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
+        if self._most_bytes is None:
+            self._most_bytes = used + MAX_PARSE_MEMORY
+        if used > self._most_bytes:
+            self.reason = "parse_memory"
+        return used > self._most_bytes
 
 
 def _is_deep(tree: Tree) -> bool:

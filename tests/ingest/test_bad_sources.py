@@ -39,6 +39,15 @@ def test_a_file_of_300_mb_is_not_read(
     assert fetch(_REFUSED) == [("large.py", "too_large")]
 
 
+def test_a_bomb_for_the_parser_costs_its_file_alone(
+    make_folder: Callable[..., Path], ingest: Callable[..., None], fetch: Fetch
+) -> None:
+    """Comments in comments take the parser a hundred megabytes a second."""
+    ingest(make_folder("bomb", {"a.py": make_code("a"), "b.dart": ("/*" * 40 + "\n") * 2_500, "c.py": make_code("c")}))
+    assert (fetch(_FILES), fetch(_REFUSED)) == ([("a.py", None), ("c.py", None)], [("b.dart", "parse_memory")])
+    assert fetch(_STATE) == [("done", None)]
+
+
 def test_a_blob_of_300_mb_is_not_fetched_and_streamed_where_the_server_knows_no_filter(
     ingest: Callable[..., None], fetch: Fetch, git_server: str, tmp_path: Path
 ) -> None:

@@ -132,6 +132,10 @@ def test_it_stops_a_parse_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -
     assert parse("python", "x = [1, 2, 3]\n" * 20_000) == "parse_time"
 
 
+def test_it_stops_a_parse_that_takes_too_much_memory() -> None:
+    assert parse("dart", "/*" * 100_000) == "parse_memory"
+
+
 def test_it_refuses_a_text_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sourcecode.syntax.MAX_PARSE_BYTES", 10)
     assert parse("python", "x = 12345\n" * 2) == "too_large"
