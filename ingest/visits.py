@@ -17,7 +17,7 @@ from ingest.licensing import Licences
 from ingest.messages import Accepted, Ended, Listed, Message, Refused
 from ingest.shares import Helper, Shares, end_part
 from ingest.units import count_units
-from sourcecode.filters import decode, judge_size
+from sourcecode.filters import REASONS, decode, judge_size
 from sourcecode.fingerprints import blob_oid
 from sourcecode.languages import detect_language
 from sourcecode.licences import is_allowed
@@ -28,19 +28,25 @@ from sourcecode.scores import SCORER_VERSION
 
 # These are counted, not listed: a row for each picture and each text file would drown the others.
 _ONLY_COUNTED = frozenset({"language"})
+# These say of a path and its content what another look would say again; others, of licences and accidents, may pass.
+_LASTING = frozenset(REASONS) - _ONLY_COUNTED
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What the last visit left: which files by path, by which rules and under which licence.
-
-    Of the accepted ones the object ids, of the refused ones those and the reasons.
-    """
+    """What the last visit left: object ids by path, reasons of what was refused; by which rules and which licence."""
 
     known: dict[str, str] = field(default_factory=dict)
     refused: dict[str, tuple[str, str]] = field(default_factory=dict)
     by_other_rules: bool = False
     licence: str | None = None
+
+    def find_oid(self, path: str) -> str | None:
+        """Return the object id of what was judged under a path, where the verdict is one that lasts."""
+        if path not in self.refused:
+            return self.known.get(path)
+        oid, reason = self.refused[path]
+        return oid if reason in _LASTING else None
 
 
 class Visit:
@@ -96,7 +102,7 @@ class Visit:
     def _count_processes(self, candidates: Sequence[Entry]) -> int:
         if self._shares is None:
             return 1
-        changed = (entry for entry in candidates if not entry.oid or not self._stands(entry.path, entry.oid))
+        changed = (entry for entry in candidates if not self._stands(entry.path, entry.oid))
         return self._shares.count_processes(sum(entry.num_bytes for entry in changed))
 
     def _share_out(self, candidates: Sequence[Entry], num: int, shares: Shares) -> None:
@@ -133,8 +139,7 @@ class Visit:
         end_part(pipe)
 
     def _look_at(self, entry: Entry) -> None:
-        if entry.oid and self._stands(entry.path, entry.oid):
-            self._num_unchanged += 1
+        if self._pass_over(entry.path, entry.oid):
             return
         with self._stage("read"):
             data = self._tree.read(entry)
@@ -142,8 +147,7 @@ class Visit:
             self._refuse(entry, entry.oid, "unreadable", None)
             return
         oid = entry.oid or blob_oid(data)
-        if self._stands(entry.path, oid):
-            self._num_unchanged += 1
+        if self._pass_over(entry.path, oid):
             return
         self._num_bytes += len(data)
         try:
@@ -164,12 +168,22 @@ class Visit:
             return
         self._report(entry, oid, judgement, bands)
 
+    def _pass_over(self, path: str, oid: str) -> bool:
+        """Count a file whose last verdict holds as what it was; return whether it does."""
+        if not self._stands(path, oid):
+            return False
+        if path in self._past.refused:
+            self._refusals[self._past.refused[path][1]] += 1
+        else:
+            self._num_unchanged += 1
+        return True
+
     def _stands(self, path: str, oid: str) -> bool:
         """Say whether the last visit's verdict on a file holds: nothing of file, rules and licence has changed.
 
         Under a folder's licence that is not allowed the file's own decides, for which it must be read.
         """
-        if self._past.known.get(path) != oid or self._past.by_other_rules:
+        if not oid or self._past.find_oid(path) != oid or self._past.by_other_rules:
             return False
         if self._licences.root.expression != self._past.licence:
             return False
@@ -215,6 +229,7 @@ class Visit:
 
     def _sum_up(self, entries: Sequence[Entry]) -> Ended:
         listed = {entry.path for entry in entries}
+        past = self._past.known.keys() | self._past.refused.keys()
         # What lies below a folder that could not be looked into is not gone.
         hidden = tuple(entry.path for entry in entries if entry.reason == "unreadable" and entry.path.endswith("/"))
         return Ended(
@@ -224,11 +239,7 @@ class Visit:
             refusals=dict(self._refusals),
             num_unchanged=self._num_unchanged,
             num_bytes=self._num_bytes,
-            vanished=[
-                path
-                for path in {**self._past.known, **self._past.refused}
-                if path not in listed and not path.startswith(hidden)
-            ],
+            vanished=[path for path in sorted(past - listed) if not path.startswith(hidden)],
             stages={name: round(seconds, 4) for name, seconds in self.stages.items()},
         )
 

@@ -60,6 +60,17 @@ def test_a_found_file_is_kept_by_its_own_licence_else_by_that_of_the_nearest_fol
     assert fetch(_REPOSITORIES) == [("found", "done", None, "MIT", "LICENSE: MIT")]
 
 
+def test_a_file_that_its_folders_licence_refused_is_looked_at_again(
+    visit: Callable[..., None], make_folder: Make, fetch: Fetch
+) -> None:
+    root = make_folder("found", FILES)
+    visit(root)
+    (root / "copied/COPYING").write_text(FILES["LICENSE"])
+    visit(root)
+    assert fetch("SELECT licence FROM processed_files WHERE file_path = 'copied/deep/b.py'") == [("MIT",)]
+    assert fetch("SELECT file_path FROM refused_files") == [("own.py",)]
+
+
 def test_without_an_allowed_licence_a_found_repository_is_refused_with_the_evidence(
     visit: Callable[..., None], make_folder: Make, fetch: Fetch
 ) -> None:

@@ -92,6 +92,23 @@ def test_a_refused_file_that_is_gone_is_not_listed_any_more(
     assert fetch(_REFUSED) == [("c.py", "syntax")]
 
 
+def test_a_refused_file_is_not_read_again_before_it_changes(
+    make_repository: Callable[..., Path], ingest: Callable[..., None], revisit: Callable[[], None], fetch: Fetch
+) -> None:
+    """It counts as refused all the same."""
+    root = make_repository("tool", {"a.py": make_code("a"), "bad.py": _BROKEN, "test_b.py": make_code("b")})
+    ingest(root)
+    make_repository("tool", {"a.py": make_code("newer")})
+    revisit()
+    visit = "SELECT visit_bytes, refusals, file_count FROM repositories"
+    assert fetch(visit) == [(len(make_code("newer")), {"syntax": 1, "test": 1}, 1)]
+    assert fetch(_REFUSED) == [("bad.py", "syntax"), ("test_b.py", "test")]
+    make_repository("tool", {"bad.py": make_code("mended")})
+    revisit()
+    assert fetch(visit) == [(len(make_code("mended")), {"test": 1}, 2)]
+    assert fetch(_REFUSED) == [("test_b.py", "test")]
+
+
 def test_an_unchanged_local_repository_is_not_cloned(
     make_repository: Callable[..., Path],
     ingest: Callable[..., None],

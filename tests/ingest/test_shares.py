@@ -46,6 +46,7 @@ def visit(nursery: Nursery, source: Path, kind: str, folder: Path, **settings: i
         "must_be_public": False,
         "by_other_rules": False,
         "known": {},
+        "refused": {},
         "limits": dataclasses.asdict(Limits()),
         "settings": _LIMITS | settings,
     }
