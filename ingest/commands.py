@@ -1,25 +1,19 @@
-"""`codelupe ingest`: queue sources, work through them, see the queue, explain a judgement."""
+"""`codelupe ingest`: queue sources, work through them; the other commands have files of their own."""
 
-import json
-import stat
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 import sqlalchemy as sa
 
 from ingest.benchmarks import benchmark_list
 from ingest.config import Settings
-from ingest.entries import show_text
+from ingest.explain import explain
 from ingest.github.commands import crawl
 from ingest.indexing import index_files
-from ingest.judge import Judgement, judge_file
-from ingest.licensing import find_licence
 from ingest.lists import Listed, read_list
 from ingest.opt_outs import apply_opt_outs, check_pattern, is_source_opted_out, read_patterns
 from ingest.report import report
@@ -37,11 +31,6 @@ from schema.database import outlast
 from schema.opt_outs import add_opt_outs, fetch_opt_outs, forget_opt_outs
 from schema.repositories import add_source
 from schema.stalls import cut_when_stopped
-from sourcecode.filters import judge_size
-from sourcecode.licences import is_allowed
-from sourcecode.limits import Limits
-
-_COMPONENT_WIDTH = 15
 
 
 @click.group()
@@ -51,6 +40,7 @@ def ingest() -> None:
 
 ingest.add_command(benchmark_list)
 ingest.add_command(crawl)
+ingest.add_command(explain)
 ingest.add_command(prune)
 ingest.add_command(report)
 ingest.add_command(rescore)
@@ -84,17 +74,33 @@ def add(
     """
     found = _normalise(sources, lists, stdlib=stdlib)
     patterns = _read_opt_outs(settings)
-    with open_engine(settings) as engine, engine.begin() as conn:
+    with _bar(len(found)) as update, open_engine(settings) as engine, engine.begin() as conn:
         add_opt_outs(conn, patterns)
         opted_out = fetch_opt_outs(conn)
-        for entry in found:
-            source = entry.source
-            if is_source_opted_out(source, opted_out):
-                click.echo(f"not added: {source.source} is opted out", err=True)
-                continue
-            order = priority if entry.priority is None else entry.priority
-            is_new = queue_source(conn, source, licence=entry.licence or licence, priority=order)
-            click.echo(f"{'added' if is_new else 'queued again'}: {source.kind} {source.source}", err=True)
+        for number, entry in enumerate(found, start=1):
+            is_refused = is_source_opted_out(entry.source, opted_out)
+            click.echo(_refuse(entry) if is_refused else _queue(conn, entry, licence, priority), err=True)
+            update(number)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    """Yield what to call with the number of sources that are done: it moves a bar where there are several."""
+    if total == 1:
+        yield lambda _: None
+        return
+    with Progress() as progress:
+        yield progress.task("add", total=total).update
+
+
+def _refuse(entry: Listed) -> str:
+    return f"not added: {entry.source.source} is opted out"
+
+
+def _queue(conn: sa.Connection, entry: Listed, licence: str | None, priority: int) -> str:
+    source, order = entry.source, priority if entry.priority is None else entry.priority
+    is_new = queue_source(conn, source, licence=entry.licence or licence, priority=order)
+    return f"{'added' if is_new else 'queued again'}: {source.kind} {source.source}"
 
 
 @ingest.command("opt-out")
@@ -189,32 +195,6 @@ def index(settings: Settings) -> None:
     click.echo(f"indexed {num_files} files" + (", more remain" if stop.is_set() else ""))
 
 
-@ingest.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--path", help="The file's path in its repository, for the rules about folders.  [default: its name]")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.pass_obj
-def explain(settings: Settings, file: Path, path: str | None, as_json: bool) -> None:
-    """Say how FILE would be judged, and why: the same code as the worker's."""
-    report = explain_file(file, path or file.name, settings.ingest.limits).to_json()
-    report["licence_allowed"] = is_allowed(report["licence"], settings.ingest.allowed_licences)
-    click.echo(json.dumps(report) if as_json else "\n".join(_describe_judgement(report)))
-
-
-def explain_file(file: Path, path: str, limits: Limits) -> Judgement:
-    """Judge a file on disk as the worker would; of one that is too large no more is read than tells so."""
-    status = file.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise click.UsageError(f"{file}: not a plain file; a visit refuses it as special")
-    with file.open("rb") as content:
-        data = content.read(limits.max_file_bytes + 1)
-    judgement = judge_file(
-        path, data, limits, is_executable=bool(status.st_mode & stat.S_IXUSR), licence=find_licence(file)
-    )
-    refusal = judge_size(status.st_size, limits)
-    return replace(judgement, detail=refusal[1]) if refusal and judgement.reason == refusal[0] else judgement
-
-
 def _normalise(sources: Sequence[str], lists: Sequence[Path], *, stdlib: bool) -> list[Listed]:
     try:
         found = [Listed(normalise_source(text), None, None) for text in sources]
@@ -225,17 +205,3 @@ def _normalise(sources: Sequence[str], lists: Sequence[Path], *, stdlib: bool) -
     if not found:
         raise click.UsageError("name at least one source, --list with entries, or --stdlib")
     return found
-
-
-def _describe_judgement(report: dict[str, Any]) -> Iterator[str]:
-    yield f"{show_text(report['path'])}: {report['language'] or 'no known language'}"
-    policy = "allowed" if report["licence_allowed"] else "not allowed for what the crawler finds"
-    yield f"licence {report['licence'] or 'not stated'} ({show_text(report['licence_evidence'])}): {policy}"
-    if not report["accepted"]:
-        yield f"refused: {report['reason']} ({show_text(report['detail'])})"
-        return
-    yield f"accepted, score {report['score']:.1f} of 100"
-    yield from (f"  redacted: {place}" for place in report["redactions"])
-    for name, value in report["components"].items():
-        details = ", ".join(f"{key} {value}" for key, value in report["details"][name].items())
-        yield f"  {name:<{_COMPONENT_WIDTH}}{value:5.1f}  {details}"

@@ -13,15 +13,22 @@ _NONE = Licence(None, "no licence file")
 UNKNOWN = ("", "NOASSERTION")
 
 
+def find_repository(folder: Path) -> Path | None:
+    """Return the nearest git repository that a folder (absolute) is or lies in, None outside of any."""
+    return next((above for above in (folder, *folder.parents) if (above / ".git").exists()), None)
+
+
 def find_licence(file: Path) -> Licence:
     """Return what the folders of a file on disk say, up to the one that is a git repository; else its own alone."""
-    folders = [file.absolute().parent, *file.absolute().parent.parents]
-    top = next((number for number, folder in enumerate(folders) if (folder / ".git").exists()), 0)
-    for folder in folders[: top + 1]:
+    own = file.parent.resolve()
+    top = find_repository(own) or own
+    for folder in (own, *own.parents):
         names = (path for path in sorted(folder.iterdir()) if is_licence_name(path.name) and path.is_file())
         texts = {path.name: path.read_text(errors="replace")[:_MAX_BYTES] for path in list(names)[:_MAX_IN_FOLDER]}
         if texts:
             return detect_licence(texts)
+        if folder == top:
+            break
     return _NONE
 
 

@@ -1,7 +1,6 @@
 """`codelupe ingest` as a person uses it."""
 
 import json
-import os
 import threading
 import urllib.error
 import urllib.request
@@ -16,7 +15,6 @@ from pydantic import ValidationError
 from ingest.advice import ADVICE, FILES
 from ingest.config import IngestSettings
 from ingest.github.accept import REASONS
-from ingest.judge import judge_file
 from ingest.messages import FAILURES, FILE_REASONS
 from ingest.serving import ingest_beside, serve_ingest
 from monitoring.metrics import REGISTRY
@@ -62,77 +60,6 @@ def test_one_bad_source_adds_none(
     assert run("add", str(make_folder("good", {})), "/nowhere").exit_code == 1
     with engine.begin() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM repositories")).scalar_one() == 0
-
-
-def test_it_explains_a_file_by_the_code_of_the_worker(
-    run: Callable[..., Result], make_folder: Callable[..., Path], settings: Settings, engine: sa.Engine
-) -> None:
-    file = make_folder("tool", {"a.py": "# SPDX-License-Identifier: MIT\n" + make_code("a")}) / "a.py"
-    report = json.loads(run("explain", str(file), "--json").stdout)
-    assert report.pop("licence_allowed")
-    assert report == judge_file("a.py", file.read_bytes(), settings.ingest.limits, is_executable=False).to_json()
-    assert (report["language"], report["accepted"], report["reason"], report["licence"]) == (
-        "python",
-        True,
-        None,
-        "MIT",
-    )
-    run("add", str(file.parent))
-    run("work", "--drain")
-    with engine.begin() as conn:
-        stored = conn.execute(sa.text("SELECT quality_score, score_detail, licence FROM processed_files")).one()
-    assert stored.quality_score == report["score"]
-    assert stored.score_detail == {
-        "components": report["components"],
-        "details": report["details"],
-        "licence": "SPDX header: MIT",
-    }
-    assert stored.licence == "MIT"
-    shown = run("explain", str(file)).stdout
-    assert f"accepted, score {report['score']:.1f} of 100" in shown
-    assert all(name in shown for name in report["components"])
-
-
-@pytest.mark.parametrize(("mode", "accepted"), [(0o755, True), (0o644, False)])
-def test_it_explains_a_script_without_extension_as_the_worker_judges_it(
-    mode: int, accepted: bool, run: Callable[..., Result], make_folder: Callable[..., Path], engine: sa.Engine
-) -> None:
-    file = make_folder("tool", {"run": "#!/usr/bin/env python3\n" + make_code("run")}) / "run"
-    file.chmod(mode)
-    report = json.loads(run("explain", str(file), "--json").stdout)
-    assert report["accepted"] is accepted
-    run("add", str(file.parent))
-    run("work", "--drain")
-    with engine.begin() as conn:
-        assert conn.execute(sa.text("SELECT count(*) FROM processed_files")).scalar_one() == accepted
-
-
-def test_it_explains_the_licence_by_the_files_of_the_folders_above(
-    run: Callable[..., Result], make_repository: Callable[..., Path]
-) -> None:
-    mine = {"LICENSE": "Released under the MIT License.", "src/a.py": make_code("a")}
-    theirs = {"copied/COPYING": "GNU General Public License, version 3", "copied/b.py": make_code("b")}
-    root = make_repository("tool", mine | theirs)
-    assert "licence MIT (LICENSE: MIT): allowed\n" in run("explain", str(root / "src/a.py")).stdout
-    shown = run("explain", str(root / "copied/b.py")).stdout
-    assert "licence GPL-3.0-only (COPYING: GPL-3.0-only): not allowed for what the crawler finds\n" in shown
-
-
-def test_it_explains_a_refusal_in_words(run: Callable[..., Result], make_folder: Callable[..., Path]) -> None:
-    file = make_folder("tool", {"a.py": make_code("a")}) / "a.py"
-    shown = run("explain", str(file), "--path", "node_modules/a.py").stdout
-    assert "refused: vendored (folder node_modules)" in shown
-
-
-def test_it_explains_a_file_that_is_too_large_without_reading_it_and_opens_no_device(
-    run: Callable[..., Result], make_folder: Callable[..., Path]
-) -> None:
-    file = make_folder("tool", {"a.py": make_code("a")}) / "a.py"
-    os.truncate(file, 2**40)
-    assert f"refused: too_large ({2**40} bytes, more than 262144)" in run("explain", str(file)).stdout
-    os.mkfifo(file.parent / "pipe.py")
-    refused = run("explain", str(file.parent / "pipe.py"))
-    assert (refused.exit_code, "pipe.py: not a plain file" in refused.stderr) == (2, True)
 
 
 def test_what_a_name_would_do_to_the_terminal_is_not_done(

@@ -1,5 +1,6 @@
 """Opt-outs and lists: what people write into files, and what comes of it."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,14 @@ from schema.config import DatabaseSettings
 from schema.lines import open_line
 from schema.repositories import add_source, claim_repository, renew_repository
 from tests.builders import add_files, add_repository, hold_line, open_run
+from tests.ingest.helpers import Settings
+
+
+class _Terminal(io.StringIO):
+    """A screen, as far as anybody asks."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -56,6 +65,30 @@ def test_a_csv_list_says_licence_and_priority_itself(
         ("https://github.com/a/c", "0BSD", 0),
         ("https://github.com/a/d", "0BSD", 0),
     ]
+
+
+@pytest.mark.parametrize(("num", "shows_bar"), [(1, False), (3, True)])
+def test_several_sources_have_a_bar_on_a_terminal_and_a_line_each(
+    num: int, shows_bar: bool, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [f"https://github.com/a/{number}" for number in range(num)]
+    (tmp_path / "list").write_text("\n".join(sources))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stderr", screen := _Terminal())
+    ingest_group.main(["add", "--list", str(tmp_path / "list")], obj=settings, standalone_mode=False)
+    shown = screen.getvalue()
+    assert (f"{num}/{num}" in shown) is shows_bar
+    assert all(f"added: git {source}\n" in shown for source in sources)
+
+
+def test_a_list_says_nothing_but_a_line_each_where_there_is_no_terminal(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "list").write_text("https://github.com/a/b\nhttps://github.com/a/c\n")
+    shown = run("add", "--list", str(tmp_path / "list"))
+    lines = ["added: git https://github.com/a/b", "added: git https://github.com/a/c"]
+    assert (shown.stdout, shown.stderr.splitlines()) == ("", lines)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def _dump(engine: sa.Engine) -> str:
 
 
 def _explain(file: Path) -> Result:
-    return CliRunner().invoke(ingest_group, ["explain", str(file)], obj=SimpleNamespace(ingest=SETTINGS))
+    return CliRunner().invoke(
+        ingest_group, ["explain", str(file), "--path", file.name], obj=SimpleNamespace(ingest=SETTINGS)
+    )
 
 
 def test_no_value_reaches_the_database_the_logs_or_the_screen(
