@@ -26,7 +26,7 @@ ADVICE = {
     "linked_git": "its files lie in another repository; name that one",
     "mirror": "it is a mirror; the original is taken, or name it yourself",
     "no_access": "it asks for a login; clone it yourself and name the folder",
-    "not_found": "it is not there, or no longer; rows that were read stay. Check the address and add it again",
+    "not_found": "it is not there, or no longer; rows that were read stay. What you named is tried again by itself",
     "not_git": "its server does not speak git's protocol there; check the address",
     "not_public": "it is private",
     "nothing_accepted": "no file was accepted; `ingest explain FILE` says why of each",

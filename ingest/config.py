@@ -83,7 +83,7 @@ class IngestSettings(BaseModel):
     lease_s: int = Field(default=120, ge=3)
     """How long a claimed repository stays ours without a sign of life (seconds)."""
     rescan_interval_s: int = Field(default=86_400, ge=0)
-    """Time from one visit of a source that you named to the next; 0 for never (seconds)."""
+    """Time from one visit of a source that you named to the next, dead and missing ones too; 0 for never (seconds)."""
     judged_again_per_hour: int = Field(default=60, ge=0, le=3600)
     """Sources that are read again in an hour because languages, filters, policy or scorer changed; 0: none (number)."""
     max_attempts: int = Field(default=5, ge=1)

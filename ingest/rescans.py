@@ -23,7 +23,9 @@ def rescan(engine: sa.Engine, settings: IngestSettings) -> int:
     num_due = num_outdated = 0
     with engine.begin() as conn:
         if settings.rescan_interval_s:
-            num_due = queue_due(conn, interval_s=settings.rescan_interval_s, rules=rules)
+            num_due = queue_due(
+                conn, interval_s=settings.rescan_interval_s, rules=rules, max_attempts=settings.max_attempts
+            )
         if settings.judged_again_per_hour:
             num_outdated = _queue_outdated(conn, settings.judged_again_per_hour, rules)
     if num_due:

@@ -190,8 +190,10 @@ def refuse_repository(conn: sa.Connection, claim: Claim, reason: str) -> None:
 
 def retry_repository(conn: sa.Connection, claim: Claim, reason: str, *, delay_s: float, max_attempts: int) -> str:
     """Queue a repository again after `delay_s` seconds, or declare it dead; return its new state."""
-    state = "dead" if claim.attempts >= max_attempts else "queued"
-    _leave(conn, claim, state=state, reason=reason, not_before=_in(delay_s))
+    is_dead = claim.attempts >= max_attempts
+    state = "dead" if is_dead else "queued"
+    # queue_due counts from there.
+    _leave(conn, claim, state=state, reason=reason, not_before=_in(0 if is_dead else delay_s))
     return state
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -23,30 +24,30 @@ def add_licences(rules: str, *, api: str | None, stated: str | None) -> str:
     return f"{rules}:{api or ''}:{stated or ''}"
 
 
-def queue_due(conn: sa.Connection, *, interval_s: float, rules: Mapping[str, str]) -> int:
+def queue_due(conn: sa.Connection, *, interval_s: float, rules: Mapping[str, str], max_attempts: int) -> int:
     """Queue what the operator named again when its last visit is `interval_s` seconds ago; return how many.
 
-    What other rules than the present ones (by origin) have judged waits for its turn among those.
+    What other rules than the present ones (by origin) have judged waits for its turn among those. What was given up,
+    dead or not found, is tried once: the attempt that it gets is the last one of `max_attempts`.
     """
     is_well = sa.or_(
         Repository.state == "done", sa.and_(Repository.state == "refused", Repository.reason.in_(_MAY_CHANGE))
     )
+    is_visited_well = sa.and_(is_well, ~_is_outdated(rules), _is_past(Repository.visited_at, interval_s))
+    # An attempt that failed is no visit: when the last one of a dead source ended stands in not_before.
+    is_dead = sa.and_(Repository.state == "dead", _is_past(Repository.not_before, interval_s))
+    is_missing = sa.and_(
+        Repository.state == "refused", Repository.reason == "not_found", _is_past(Repository.visited_at, interval_s)
+    )
     due = (
         sa.select(Repository.id)
-        # A visit that lies ahead was recorded before the clock was set back.
-        .where(
-            Repository.origin == "operator",
-            is_well,
-            ~_is_outdated(rules),
-            sa.or_(
-                Repository.visited_at < sa.func.now() - dt.timedelta(seconds=interval_s),
-                Repository.visited_at > sa.func.now(),
-            ),
-        )
+        .where(Repository.origin == "operator", sa.or_(is_visited_well, is_dead, is_missing))
         # Whoever holds one of them is changing it, and no order of locks is to be kept.
         .with_for_update(skip_locked=True)
     )
-    return conn.execute(sa.update(Repository).where(Repository.id.in_(due)).values(_QUEUED)).rowcount
+    attempts = sa.case((sa.or_(is_dead, is_missing), max_attempts - 1), else_=0)
+    queued = sa.update(Repository).where(Repository.id.in_(due)).values(_QUEUED | {"attempts": attempts})
+    return conn.execute(queued).rowcount
 
 
 def queue_outdated(conn: sa.Connection, *, rules: Mapping[str, str]) -> int:
@@ -62,6 +63,12 @@ def queue_outdated(conn: sa.Connection, *, rules: Mapping[str, str]) -> int:
         .with_for_update(skip_locked=True)
     )
     return conn.execute(sa.update(Repository).where(Repository.id.in_(oldest)).values(_QUEUED)).rowcount
+
+
+def _is_past(time: sa.orm.InstrumentedAttribute[Any], interval_s: float) -> sa.ColumnElement[bool]:
+    """Say whether a time is `interval_s` seconds ago, or lies ahead: it was written before the clock was set back."""
+    now = sa.func.statement_timestamp()
+    return sa.or_(time < now - dt.timedelta(seconds=interval_s), time > now)
 
 
 def _is_outdated(rules: Mapping[str, str]) -> sa.ColumnElement[bool]:

@@ -20,7 +20,9 @@ from tests.ingest.servers import Server, serve_git
 Fetch = Callable[..., list[tuple[object, ...]]]
 _FILES = "SELECT file_path, excluded_reason FROM processed_files ORDER BY file_path, id"
 _REFUSED = "SELECT file_path, reason FROM refused_files ORDER BY file_path"
+_STATE = "SELECT state, reason FROM repositories"
 _BROKEN = "def f(:\n" * 40
+_LONG_AGO = "UPDATE repositories SET visited_at = now() - interval '2 days', not_before = now() - interval '2 days'"
 _AGAIN = "UPDATE repositories SET state = 'queued'"
 
 
@@ -37,7 +39,7 @@ def revisit(engine: sa.Engine, ingest: Callable[..., None]) -> Callable[[], None
 
     def run() -> None:
         with engine.begin() as conn:
-            conn.execute(sa.text("UPDATE repositories SET visited_at = now() - interval '2 days'"))
+            conn.execute(sa.text(_LONG_AGO))
         assert rescan(engine, SETTINGS) == 1
         ingest()
 
@@ -170,16 +172,23 @@ DUE = [
     ("refused", "nothing_accepted", "operator", 90_000, True),
     ("refused", "opted_out", "operator", 90_000, False),
     ("refused", "clone_too_large", "operator", 90_000, False),
-    ("dead", "clone_failed", "operator", 90_000, False),
+    ("refused", "not_found", "operator", 90_000, True),
+    ("refused", "not_found", "operator", 80_000, False),
+    ("refused", "not_found", "crawler", 90_000, False),
+    ("dead", "clone_failed", "operator", 90_000, True),
+    ("dead", "clone_failed", "operator", 80_000, False),
+    ("dead", "clone_failed", "operator", -90_000, True),
+    ("dead", "clone_failed", "crawler", 90_000, False),
     ("working", None, "operator", 90_000, False),
     ("done", None, "crawler", 90_000, False),
 ]
 
 
-def test_what_was_named_and_is_well_is_due_after_the_interval(engine: sa.Engine, fetch: Fetch) -> None:
+def test_what_was_named_is_due_after_the_interval(engine: sa.Engine, fetch: Fetch) -> None:
     insert = sa.text(
-        "INSERT INTO repositories (source, kind, name, state, reason, origin, visited_at, judged_by)"
-        " VALUES (:source, 'folder', 'x', :state, :reason, :origin, now() - make_interval(secs => :age), :rules)"
+        "INSERT INTO repositories (source, kind, name, state, reason, origin, visited_at, not_before, judged_by)"
+        " VALUES (:source, 'folder', 'x', :state, :reason, :origin, now() - make_interval(secs => :age),"
+        " now() - make_interval(secs => :age), :rules)"
     )
     with engine.begin() as conn:
         for number, (state, reason, origin, age, _) in enumerate(DUE):
@@ -190,6 +199,51 @@ def test_what_was_named_and_is_well_is_due_after_the_interval(engine: sa.Engine,
     rescan(engine, SETTINGS)
     queued = dict(fetch("SELECT source, state = 'queued' FROM repositories"))
     assert queued == {str(number): is_due for number, (*_, is_due) in enumerate(DUE)}
+
+
+def test_a_folder_that_was_missing_is_read_when_it_is_there_again(
+    make_folder: Callable[..., Path],
+    ingest: Callable[..., None],
+    revisit: Callable[[], None],
+    engine: sa.Engine,
+    fetch: Fetch,
+) -> None:
+    root = make_folder("mounted", {"a.py": make_code("a")})
+    ingest(root)
+    root.rename(root.with_name("away"))
+    for _ in range(2):
+        revisit()
+        assert fetch(_STATE) == [("refused", "not_found")]
+        assert rescan(engine, SETTINGS) == 0
+    root.with_name("away").rename(root)
+    make_folder("mounted", {"a.py": make_code("newer")})
+    revisit()
+    assert fetch(_STATE) == [("done", None)]
+    assert fetch(_FILES) == [("a.py", "superseded"), ("a.py", None)]
+
+
+def test_a_dead_source_is_tried_once_an_interval(
+    make_repository: Callable[..., Path],
+    ingest: Callable[..., None],
+    revisit: Callable[[], None],
+    engine: sa.Engine,
+    fetch: Fetch,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_repository("alice/tool", {"a.py": make_code("a")})
+    ingest("http://127.0.0.1:9/alice/tool", settings=SETTINGS.model_copy(update={"max_attempts": 1}))
+    for _ in range(2):
+        caplog.clear()
+        revisit()
+        ends = [str(getattr(record, "event", "")) for record in caplog.records]
+        assert [event for event in ends if event.startswith("repository_")] == ["repository_dead"]
+        assert fetch(_STATE) == [("dead", "clone_failed")]
+        assert rescan(engine, SETTINGS) == 0
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE repositories SET source = :url"), {"url": f"{server.url}/alice/tool"})
+    revisit()
+    assert fetch(f"{_STATE} WHERE attempts = 0") == [("done", None)]
 
 
 def test_a_running_worker_sees_a_change_of_a_folder_by_itself(
