@@ -1,5 +1,6 @@
 """`codelupe ingest`: queue sources, work through them; the other commands have files of their own."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -79,7 +80,8 @@ def add(
         opted_out = fetch_opt_outs(conn)
         for number, entry in enumerate(found, start=1):
             is_refused = is_source_opted_out(entry.source, opted_out)
-            click.echo(_refuse(entry) if is_refused else _queue(conn, entry, licence, priority), err=True)
+            words = _refuse(entry) if is_refused else _queue(conn, entry, licence, priority)
+            click.echo(words, file=sys.stderr)  # not `err`, which would write past the bar
             update(number)
 
 

@@ -21,7 +21,7 @@ from tests.builders import add_files, add_repository, hold_line, open_run
 from tests.ingest.helpers import Settings
 
 
-class _Terminal(io.StringIO):
+class _Terminal(io.TextIOWrapper):
     """A screen, as far as anybody asks."""
 
     def isatty(self) -> bool:
@@ -75,11 +75,13 @@ def test_several_sources_have_a_bar_on_a_terminal_and_a_line_each(
     (tmp_path / "list").write_text("\n".join(sources))
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr("sys.stderr", screen := _Terminal())
+    monkeypatch.setattr("sys.stderr", screen := _Terminal(io.BytesIO(), "utf-8"))
     ingest_group.main(["add", "--list", str(tmp_path / "list")], obj=settings, standalone_mode=False)
-    shown = screen.getvalue()
+    screen.seek(0)
+    shown = screen.read()
     assert (f"{num}/{num}" in shown) is shows_bar
-    assert all(f"added: git {source}\n" in shown for source in sources)
+    cleared = "\x1b[2K" if shows_bar else ""  # a line never goes on where the bar ends
+    assert all(f"{cleared}added: git {source}\n" in shown for source in sources)
 
 
 def test_a_list_says_nothing_but_a_line_each_where_there_is_no_terminal(
