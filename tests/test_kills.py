@@ -1,5 +1,6 @@
 """SIGKILL of every process, at each failpoint and at random moments: the next start recovers by itself."""
 
+import contextlib
 import os
 import random
 import signal
@@ -204,28 +205,48 @@ def test_scoring_again_killed_at_every_failpoint_goes_on_where_it_was_beside_the
     assert_nothing_lives(tmp_path / "home")
 
 
+NUM_SOURCES = 3
 # What is killed, again and again, while a run and an ingest are under way.
 VICTIMS = ["git", "clone", "postmaster", "trainer", "keeper", "up", "postmaster", "trainer", "up", "keeper"]
 
 
 def kill_one(service, kind):
-    """Kill the first process of a kind as soon as there is one."""
-    found = service.wait_until(kind, lambda: service.children().get(kind))
-    os.kill(found[0], signal.SIGKILL)
+    """Kill a process of a kind as soon as there is one; a git and a clone only until every source is read."""
+
+    def kill():
+        for pid in service.children().get(kind, []):
+            with contextlib.suppress(ProcessLookupError):  # gone since we looked
+                os.kill(pid, signal.SIGKILL)
+                return True
+        return kind in ("git", "clone") and is_read(service)
+
+    service.wait_until(kind, kill)
 
 
-def is_idle(service):
-    """Whether every source is done and no rows are left to train on."""
+def is_read(service):
+    """Whether nothing is queued any more."""
     server = server_status(service.home)
     if server is None or not server.is_ready:
         return False
     try:
         with opened(server.url) as engine, engine.connect() as conn:
-            states = set(conn.execute(sa.text("SELECT state FROM repositories")).scalars())
+            states = conn.execute(sa.text("SELECT state FROM repositories")).scalars().all()
     except sa.exc.OperationalError:  # it was killed a moment ago, and is on its way
         return False
     # The rows that were there come from a folder that is not: judging it again by today's rules refuses it.
-    return states <= {"done", "refused"} and (service.status()["decision"] or {}).get("reason") == "too_few_rows"
+    return len(states) == NUM_SOURCES and set(states) <= {"done", "refused"}
+
+
+def is_idle(service):
+    """Whether every source is read and no rows are left to train on."""
+    return is_read(service) and (service.status()["decision"] or {}).get("reason") == "too_few_rows"
+
+
+def start_up(start, *words):
+    """Start it, and wait until its database is up: one that is killed before is a start that fails, and says so."""
+    service = start(*words, retry_delay_s=0, lease_s=3)
+    service.wait_for("http_listening")
+    return service
 
 
 def test_whatever_is_killed_at_whatever_moment_everything_goes_on(start, home_with_rows, tmp_path):
@@ -237,14 +258,14 @@ def test_whatever_is_killed_at_whatever_moment_everything_goes_on(start, home_wi
     git(repository, "commit", "-q", "-m", "all")
     steer(home, hold_step=10)
     words = ("up", str(repository), str(folder))
-    service = start(*words, retry_delay_s=0, lease_s=3)
+    service = start_up(start, *words)
 
     for number, victim in enumerate(VICTIMS):
         # The first two are of an ingest that is soon done.
         time.sleep(chance.uniform(0, 0.8) if number > 1 else 0)
         if victim == "up":
             service.kill()
-            service = start(*words, retry_delay_s=0, lease_s=3)
+            service = start_up(start, *words)
         else:
             kill_one(service, victim)
     (home / "go").touch()
