@@ -191,6 +191,7 @@ class _LazyGroup(click.Group):
         "db": ("daemon.backups", "The embedded database, the migrations, backup and restore."),
         "ingest": ("ingest.commands", "Fill the tables with source code."),
         "models": ("daemon.models", "Versions: list, show, compare, promote, roll back."),
+        "monitor": ("monitoring.monitor", "Follow a service in the terminal, here or on another machine."),
         "plan": ("daemon.forecast", "Forecast the next run: rows, steps, memory, hours."),
         "runs": ("daemon.reports", "History of the training runs."),
         "search": ("schema.search_commands", "Search in the words of repositories and files."),

@@ -200,7 +200,10 @@ class Live:
                 "threshold_eta_s": self.threshold_eta_s,
                 "run": None
                 if self.run is None
-                else {"number": self.run.number, "kind": self.run.kind, "state": self.run.state},
+                else {
+                    **{name: getattr(self.run, name) for name in ("number", "kind", "state")},
+                    "created_at": self.run.created_at.isoformat(timespec="seconds"),
+                },
                 "training": dict(self.training),
                 "current_version": self.current_version,
                 "last_result": None

@@ -7,6 +7,7 @@ from typing import Any
 
 from daemon.config import Settings
 from daemon.context import Context
+from monitoring.gpu import show_gpus
 from monitoring.health import Facts, assess, ready
 
 # A loop that gives no sign of life for this many intervals (and never sooner than a minute) is stuck.
@@ -42,6 +43,7 @@ class Reporter:
             **self.ctx.live.snapshot(),
             "curve": self.ctx.live.show_curve(),
             **self.board(),
+            "gpus": show_gpus(),
             "config": {
                 "home": str(self.settings.home),
                 "daemon": self.settings.daemon.model_dump(mode="json"),

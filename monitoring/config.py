@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class MonitoringSettings(BaseModel):
@@ -16,6 +16,9 @@ class MonitoringSettings(BaseModel):
 
     api_tokens_file: Path | None = None
     """File with names, scopes and hashes of the API's tokens (`codelupe token`); empty: `api_tokens` in the home."""
+
+    api_token: SecretStr | None = None
+    """Token with the scope `read` that `codelupe monitor` sends to a service on another machine."""
 
     daemon_port: int = Field(default=8090, ge=0, le=65535)
     """Port of the daemon's /health, /ready, /metrics and /status. 0 takes a free one."""

@@ -62,6 +62,16 @@ class Gpus:
             self._handles.clear()
 
 
+def show_gpus() -> list[dict[str, Any]]:
+    """Return what each card told last, as the metrics have it; what a card does not tell is not there."""
+    cards: dict[str, dict[str, Any]] = {}
+    for family in metrics.REGISTRY.restricted_registry(_SHOWN).collect():
+        for sample in family.samples:
+            card = cards.setdefault(sample.labels["gpu"], {"gpu": sample.labels["gpu"]})
+            card[_SHOWN[sample.name]] = sample.labels.get("name", round(sample.value, 2))
+    return list(cards.values())
+
+
 def _measure(gpu: str, handle: Any) -> None:
     for gauge, ask in _FIGURES.items():
         gauge.labels(gpu).set(_ask(ask, handle))
@@ -95,4 +105,10 @@ _FIGURES: Final[dict[LateGauge, Callable[[Any], float]]] = {
     ),
     metrics.GPU_POWER: lambda handle: pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
     metrics.GPU_POWER_LIMIT: lambda handle: pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,
+}
+_SHOWN: Final = {
+    "codelupe_gpu_info": "name",
+    "codelupe_gpu_up": "up",
+    **{f"codelupe_gpu_{name}": name for name in ("memory_bytes", "memory_used_bytes", "utilization_ratio")},
+    **{f"codelupe_gpu_{name}": name for name in ("temperature_celsius", "power_watts", "power_limit_watts")},
 }

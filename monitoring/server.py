@@ -23,6 +23,7 @@ from waitress import wasyncore
 from werkzeug.exceptions import HTTPException
 
 from monitoring.chart import HEIGHT, WIDTH, draw_loss
+from monitoring.etags import unless_known
 from monitoring.hosts import is_misdirected
 from monitoring.metrics import REGISTRY
 from monitoring.problems import problem
@@ -94,7 +95,9 @@ def create_app(
 
     @app.get("/status")
     def get_status() -> Response:
-        return _json(status())
+        shown = status()
+        # That it runs a moment longer is no news.
+        return unless_known(_json(shown), _json({**shown, "uptime_s": None}).get_data())
 
     def view() -> dict[str, Any]:
         shown = _ask_status(status)
@@ -109,10 +112,7 @@ def create_app(
     @app.get("/view")
     def get_view() -> Response:
         """Answer with what changes of the page; 304 where nothing has."""
-        response = Response(render_template("view.html", **view()), content_type="text/html; charset=utf-8")
-        response.add_etag()
-        response.make_conditional(request)
-        return response
+        return unless_known(Response(render_template("view.html", **view()), content_type="text/html; charset=utf-8"))
 
     @app.get("/favicon.ico")
     def get_favicon() -> Response:

@@ -21,6 +21,7 @@ from daemon.api.openapi import make_document
 from daemon.api.routes import ROUTES
 from daemon.api.tokens import TokenFile
 from daemon.paths import LinePaths
+from monitoring.etags import unless_known
 from monitoring.problems import problem
 from schema.database import create_engine, describe_outage, is_locked_out, is_outage
 from schema.lines import Line, fetch_line
@@ -87,7 +88,7 @@ class Api:
         response = Response(body, status=route.status, content_type="application/json")
         if route.status == 202:
             response.headers["Location"] = f"/v1/jobs/{getattr(answer, 'id', '')}"
-        return response
+        return response if route.changes else unless_known(response)
 
     def _do(self, route: Route, caller: str, given: Mapping[str, Any]) -> BaseModel:
         """Handle a call and record it, in one transaction."""

@@ -34,6 +34,8 @@ _INTRODUCTION = (
     "`Authorization: Bearer TOKEN`, made by `codelupe token create`."
 )
 
+_UNCHANGED = "Nothing has changed since the answer whose ETag If-None-Match named."
+
 
 def make_document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of these routes."""
@@ -81,6 +83,7 @@ def _operation(route: Route) -> dict[str, Any]:
                 "description": _first_line(route.answer),
                 "content": {"application/json": {"schema": _reference(route.answer)}},
             },
+            **({} if route.changes else {"304": {"description": _UNCHANGED}}),
             **{str(status): _problem(status) for status in sorted({*_ANY, *route.problems, *_of_body(route)})},
         },
     }
