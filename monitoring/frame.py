@@ -38,7 +38,8 @@ def describe_line(look: Look, now: dt.datetime) -> str:
     if look.error or look.status is None:
         return _describe_state(look, now)
     status = look.status
-    parts = [_describe_state(look, now), *_describe_progress(status), _describe_loss(status)]
+    loss = _describe_loss(status)
+    parts = [_describe_state(look, now), *_describe_progress(status), f"loss {loss}" if loss else ""]
     parts += [_describe_time(status, now + dt.timedelta(seconds=look.ahead_s)), _describe_backlog(status)]
     return ", ".join(part for part in [*parts, _describe_version(status.current_version)] if part)
 

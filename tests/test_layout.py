@@ -52,6 +52,7 @@ def test_the_control_half_imports_nothing_of_the_torch_stack():
         "runs show",
         "search",
         "models",
+        "monitor",
         "plan",
         "complete",
     ],

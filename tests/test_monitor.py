@@ -1,6 +1,8 @@
 """`codelupe monitor` as an operator runs it: beside a real service, in a terminal, in a pipe, until Ctrl-C or `q`."""
 
+import contextlib
 import fcntl
+import itertools
 import json
 import os
 import pty
@@ -65,7 +67,7 @@ def test_a_real_round_is_followed_in_lines_and_in_json_until_the_service_has_gon
     assert steps[: steps.index(5)] == sorted(steps[: steps.index(5)])
     assert [one["decisions"] for one in seen if one["decisions"] and one["decisions"]["decisions"]]
     timeless = [{**one, "at": None, "status": {**one["status"], "uptime_s": None}} for one in seen]
-    assert [one for one, later in zip(timeless, timeless[1:], strict=False) if one == later] == []
+    assert [one for one, later in itertools.pairwise(timeless) if one == later] == []
 
 
 class Terminal:
@@ -81,13 +83,22 @@ class Terminal:
         os.set_blocking(self.ours, False)
         self.raw = ""
 
+    def take(self):
+        """Take what was drawn since; a terminal that nobody reads would keep its program from ending."""
+        with contextlib.suppress(BlockingIOError):
+            while drawn := os.read(self.ours, 1 << 16):
+                self.raw += drawn.decode(errors="replace")
+
     def shows(self, words):
-        """Take what was drawn; say whether `words` were, colours apart, since it was last asked for something."""
-        try:
-            self.raw += os.read(self.ours, 1 << 16).decode(errors="replace")
-        except BlockingIOError:
-            return False
+        """Say whether `words` were drawn, colours apart."""
+        self.take()
         return words in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.raw)
+
+    def wait_end(self):
+        """Wait for its end; return its status."""
+        wait_for(lambda: self.take() or self.process.poll() is not None, "the end")
+        self.take()
+        return self.process.returncode
 
     def close(self):
         self.process.kill()
@@ -123,11 +134,10 @@ def test_a_terminal_is_redrawn_through_an_outage_until_q_and_left_as_it_was(open
         wait_for(lambda: terminal.shows("run 4: training"), "the frame again")
         second.answers["/status"] = (0, b"")  # what hangs does not keep it from ending
         os.write(terminal.ours, b"q")
-        wait_for(lambda: terminal.shows("") or terminal.process.poll() is not None, "the end")
-        assert terminal.process.wait(DEADLINE_S) == 0
+        assert terminal.wait_end() == 0
     finally:
         second.close()
-    wait_for(lambda: terminal.shows("") and "\x1b[?25h" in terminal.raw, "the cursor")
+    assert "\x1b[?25h" in terminal.raw, "the cursor is back"
     assert termios.tcgetattr(terminal.theirs) == terminal.before
     assert "Traceback" not in terminal.raw
 
@@ -138,7 +148,7 @@ def test_a_terminal_without_colours_ends_at_ctrl_c(open_terminal):
         terminal = open_terminal(fake.url, NO_COLOR="1")
         wait_for(lambda: terminal.shows("37/120"), "a frame")
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(DEADLINE_S) == 0
+        assert terminal.wait_end() == 0
     finally:
         fake.close()
     assert re.findall(r"\x1b\[[0-9;]*[34][0-9]m", terminal.raw) == []

@@ -215,6 +215,18 @@ def test_a_list_is_read_page_by_page_whatever_comes_meanwhile(caller, engine):
     assert (reasons, last["next"]) == (["r4", "r3", "r2", "r1", "r0"], None)
 
 
+def test_a_list_that_has_not_changed_is_not_sent_again(caller, engine):
+    with engine.begin() as conn:
+        record_decision(conn, fetch_line(conn, LINE).id, verdict="wait", reason="one", inputs={})
+    etag = caller.ask("GET", "/v1/decisions").headers["ETag"]
+    again = caller.ask("GET", "/v1/decisions", If_None_Match=etag)
+    assert (again.status, again.text) == (304, "")
+    assert caller.ask("GET", "/v1/decisions", token="train", If_None_Match=etag).status == 403
+    with engine.begin() as conn:
+        record_decision(conn, fetch_line(conn, LINE).id, verdict="wait", reason="two", inputs={})
+    assert caller.ask("GET", "/v1/decisions", If_None_Match=etag).status == 200
+
+
 def test_repositories_are_shown_with_what_became_of_them(caller, engine):
     with engine.begin() as conn:
         add_repository(conn, "/sources/done")

@@ -42,6 +42,15 @@ def test_a_card_tells_memory_temperature_power_clocks_and_how_busy_it_is(card):
     assert value("gpu_clock_hertz", **CARD, clock="sm") == 2.4e9
 
 
+def test_the_cards_are_listed_with_what_each_told_last(card):
+    card(watts=None)
+    gpu.Gpus().measure()
+    (shown,) = gpu.show_gpus()
+    assert (shown["gpu"], shown["name"], shown["up"]) == ("0", "NVIDIA GeForce RTX 5090", 1)
+    assert (shown["memory_used_bytes"], shown["temperature_celsius"]) == (27 * 2**30, 61)
+    assert "power_watts" not in shown
+
+
 def test_a_figure_that_a_card_does_not_tell_is_absent_and_the_others_are_there(card):
     card(watts=None)
     gpu.Gpus().measure()
