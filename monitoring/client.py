@@ -63,7 +63,7 @@ def check_url(url: str) -> str:
 
 
 class Service:
-    """Asks one service, on one connection; close it."""
+    """Asks one service; close it."""
 
     def __init__(self, url: str, token: str | None = None, *, timeout_s: float = _TIMEOUT_S) -> None:
         self._timeout_s = timeout_s
@@ -73,14 +73,16 @@ class Service:
         headers |= {"Authorization": f"Bearer {token}"} if token else {}
         # A proxy of the environment is for other machines than this one.
         is_here = is_loopback(urlsplit(url).hostname or "")
-        self._http = httpx2.Client(timeout=timeout_s, headers=headers, follow_redirects=False, trust_env=not is_here)
+        # A connection each time: one that the service closed meanwhile would look like an outage.
+        limits = httpx2.Limits(max_keepalive_connections=0)
+        self._http = httpx2.Client(timeout=timeout_s, headers=headers, limits=limits, trust_env=not is_here)
 
     def __enter__(self) -> Self:
         """Ask when `look` is called."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection."""
+        """Give up what is still open."""
         self._http.close()
 
     def look(self) -> Look:

@@ -26,7 +26,7 @@ def draw_frame(look: Look, now: dt.datetime, width: int) -> RenderableType:
     state = Text(_describe_state(look, now), style="bold red" if look.error else "bold")
     grid = Table.grid(padding=(0, 1))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(overflow="fold")
     if look.status is not None:
         for name, value in _describe_all(look, look.status, now + dt.timedelta(seconds=look.ahead_s), width):
             grid.add_row(name, value)
@@ -99,7 +99,7 @@ def _describe_all(look: Look, status: Status, now: dt.datetime, width: int) -> I
 
 def _draw_bar(done: int, total: int, width: int, *words: str) -> RenderableType:
     """Return a bar with words behind it; a narrow terminal has the words alone."""
-    text = Text(", ".join(words), no_wrap=True, overflow="ellipsis")
+    text = Text(", ".join(words))
     columns = min(_WIDEST_BAR, width - len(text) - len("decisions") - 3)
     if columns < 8:
         return text
