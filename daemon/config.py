@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from daemon.windows import parse_window
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 
@@ -104,6 +106,22 @@ class DaemonSettings(TrainingSettings):
     """Seconds between two counts of the new rows."""
     threshold_rows: int = Field(1000, ge=1)
     """New rows that start a run."""
+    train_windows: tuple[str, ...] = ()
+    """Hours in which a run may begin, such as `mon-fri 22:00-06:00, sat-sun`; unset: any. `train now` needs none."""
+    quiet_hours: tuple[str, ...] = ()
+    """Hours, written alike, in which no run begins, not even by `train now`."""
+    time_zone: str = "UTC"
+    """Time zone of both, by its IANA name, such as `Europe/Berlin`."""
+    max_age_hours: float | None = Field(None, gt=0)
+    """Hours after which new rows are trained on though they are fewer than the threshold; unset: they wait for it."""
+    max_age_rows: int = Field(100, ge=1)
+    """Fewest new rows that a run starts with because they are old."""
+    watch: tuple[str, ...] = ()
+    """Repositories (`owner/name`, address or folder, as in `ingest status`) whose changes start a run."""
+    watch_files: int | None = Field(None, ge=1)
+    """Changed files of one watched repository, since the last run that did not fail, that start a run."""
+    watch_commits: int | None = Field(None, ge=1)
+    """Commits at which ingest found one watched repository changed, since that run, that start a run."""
     max_owner_rows: int = Field(99, ge=1)
     """Most rows of one owner that a line ever consumes of what the crawler found, the best ones (a poisoning bound)."""
     max_rows: int = Field(100_000, ge=1)
@@ -138,6 +156,28 @@ class DaemonSettings(TrainingSettings):
     """`local:tiny` only: most characters that run 0 may take."""
     stop_grace_s: float = Field(50, gt=0)
     """Seconds a child gets to write its checkpoint when asked to stop."""
+
+    @field_validator("train_windows", "quiet_hours")
+    @classmethod
+    def _check_windows(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            parse_window(text)
+        return texts
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_time_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(f"{name!r} is no time zone here: give an IANA name, such as 'Europe/Berlin'") from error
+        return name
+
+    @model_validator(mode="after")
+    def _check_watch(self) -> Self:
+        if bool(self.watch) != (self.watch_files is not None or self.watch_commits is not None):
+            raise ValueError("watch names repositories, watch_files or watch_commits how much: set both, or neither")
+        return self
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Self:

@@ -1,7 +1,7 @@
 """Whether to train now. Pure: facts in, verdict and reason out; the tick records both and acts."""
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 Verdict = Literal["train", "make_base", "wait"]
 
@@ -27,14 +27,30 @@ class Facts:
     """Seconds of back-off left after a failed run."""
     num_suspects: int = 0
     """Rows among which the one is that makes runs fail: half of them are tried before anything else is trained on."""
+    local_time: str = ""
+    """Day and time where the windows are, in words."""
+    in_window: bool = True
+    """Whether runs may begin at this hour."""
+    window_opens: str = ""
+    """When they may next, in words."""
+    quiet: bool = False
+    """Whether no run may begin at this hour, not even one that was asked for."""
+    oldest_hours: float | None = None
+    """Hours that the oldest new row has waited; None: not looked at."""
+    max_age_hours: float | None = None
+    max_age_rows: int = 1
+    watched_files: int = 0
+    """Changed files of the watched repository that has most of them, since the last run that did not fail."""
+    watch_files: int | None = None
+    watched_commits: int = 0
+    """Commits in which that was seen, of the watched repository that has most of them."""
+    watch_commits: int | None = None
+    unknown_watched: str = ""
+    """Watched repositories that ingest has never heard of."""
 
     def as_inputs(self) -> dict[str, Any]:
         """Return the facts as the decision's recorded inputs."""
         return asdict(self)
-
-    def counted(self, num_fresh: int, num_test_units: int | None) -> Self:
-        """Return these facts with the rows and units counted."""
-        return replace(self, num_fresh=num_fresh, num_test_units=num_test_units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +64,43 @@ class Decision:
 
 
 def num_needed(facts: Facts) -> int:
-    """Return how many fresh rows open a run: the threshold, twice that for a base, one when asked for."""
+    """Return how many fresh rows open a run: the threshold, twice that for a base, fewer for another trigger."""
     if facts.needs_base:
         return 2 * facts.threshold
-    return 1 if facts.requested else facts.threshold
+    return {"threshold_reached": facts.threshold, "rows_aged": facts.max_age_rows}.get(_trigger(facts), 1)
+
+
+def _trigger(facts: Facts) -> str:
+    """Return what asks for a run, given rows enough for it: the threshold where nothing else does."""
+    if facts.requested:
+        return "requested"
+    if facts.num_fresh < facts.threshold:
+        if _is_reached(facts.oldest_hours or 0.0, facts.max_age_hours) and facts.num_fresh >= facts.max_age_rows:
+            return "rows_aged"
+        if _is_reached(facts.watched_files, facts.watch_files):
+            return "watched_files"
+        if _is_reached(facts.watched_commits, facts.watch_commits):
+            return "watched_commits"
+    return "threshold_reached"
+
+
+def _is_reached(value: float, limit: float | None) -> bool:
+    return limit is not None and value >= limit
 
 
 def decide(facts: Facts) -> Decision:
+    """Decide; what there is to train on comes first, so that a wait for the hour says that all the rest is there."""
+    decision = _decide_at_any_hour(facts)
+    if decision.verdict == "wait":
+        return decision
+    if facts.quiet:
+        return Decision("wait", "quiet_hours")
+    if not facts.in_window and not facts.requested:
+        return Decision("wait", "outside_window", f"runs may begin from {facts.window_opens}")
+    return decision
+
+
+def _decide_at_any_hour(facts: Facts) -> Decision:
     """Decide; the first rule that applies wins, so that the reason names what to change first."""
     if facts.paused:
         return Decision("wait", "paused")
@@ -74,4 +120,4 @@ def decide(facts: Facts) -> Decision:
         return Decision("wait", "too_few_held_out", missing)
     if facts.needs_base:
         return Decision("make_base", "base_missing")
-    return Decision("train", "requested" if facts.requested else "threshold_reached")
+    return Decision("train", _trigger(facts))

@@ -3,33 +3,25 @@
 import logging
 import uuid
 
-from sqlalchemy import Connection
-
 from daemon import policy
-from daemon.config import DaemonSettings
 from daemon.context import Context, Led
+from daemon.facts import gather_facts, limits_of
 from daemon.failures import describe_failure, skip_probe
-from daemon.policy import Decision, Facts
+from daemon.policy import Decision
 from daemon.reconcile import reconcile, show_line
 from daemon.rounds import advance, cancel, sweep_jobs, wait
 from schema import failpoints
-from schema.database import fetch_now
 from schema.decisions import record_decision
-from schema.jobs import answer_jobs, is_run_requested
+from schema.jobs import answer_jobs
 from schema.leases import check_fence
-from schema.lines import Line, back_off_left_s, fetch_line
-from schema.repositories import is_drained
+from schema.lines import Line, fetch_line
 from schema.runs import (
-    Limits,
     Run,
     claim_run,
-    count_pending,
-    count_split,
     fetch_last_failure,
     fetch_open_run,
     fetch_run,
 )
-from schema.suspects import count_suspects
 from schema.tables import CLOSED_STATES
 
 log = logging.getLogger(__name__)
@@ -92,38 +84,6 @@ def _stand_by(ctx: Context, line: Line) -> bool:
         record_decision(conn, line.id, verdict="wait", reason="busy", inputs={"daemon": ctx.leadership.holder})
     ctx.live.decided("wait", "busy")
     return False
-
-
-def limits_of(settings: DaemonSettings, *, for_base: bool) -> Limits:
-    """Return which rows are eligible: the one predicate that count and claim share."""
-    return Limits(
-        min_score=settings.min_quality,
-        min_chars=settings.min_chars,
-        max_rows=settings.max_rows,
-        max_chars_total=settings.base_max_chars if for_base else settings.max_run_chars,
-    )
-
-
-def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Facts:
-    """Return what the decision rests on. The cost does not grow with the table until a run is about to start."""
-    needs_base = settings.makes_base and line.tokenizer_digest is None
-    facts = Facts(
-        paused=line.paused,
-        requested=is_run_requested(conn, line.id),
-        needs_base=needs_base,
-        num_fresh=0,
-        threshold=settings.threshold_rows,
-        num_test_units=None,
-        min_test_units=settings.min_test_units,
-        sources_unfinished=not is_drained(conn),
-        retry_in_s=back_off_left_s(line, fetch_now(conn)),
-        num_suspects=count_suspects(conn, line.id),
-    )
-    needed = policy.num_needed(facts)
-    limits = limits_of(settings, for_base=needs_base)
-    num_fresh = count_pending(conn, line.id, limits, at_most=needed)
-    num_test_units = count_split(conn, line.id, limits).get("test", {}).get("units", 0) if num_fresh >= needed else None
-    return facts.counted(num_fresh, num_test_units)
 
 
 def _start_run(led: Led, line: Line) -> bool:

@@ -17,6 +17,9 @@ READY = Facts(
     sources_unfinished=True,
     retry_in_s=0.0,
 )
+OUTSIDE = ("wait", "outside_window")
+AGED = {"num_fresh": 10, "oldest_hours": 48.0, "max_age_hours": 48.0, "max_age_rows": 10}
+CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,30 @@ READY = Facts(
             "wait",
             "too_few_held_out",
         ),
+        # The hour comes last: a wait for it says that all the rest is there.
+        ({"in_window": False}, "wait", "outside_window"),
+        ({"in_window": False, "num_fresh": 99}, "wait", "too_few_rows"),
+        ({"in_window": False, "requested": True}, "train", "requested"),
+        ({"in_window": False, "num_suspects": 1}, "wait", "outside_window"),
+        ({"in_window": False, "needs_base": True, "sources_unfinished": False, "num_fresh": 200}, *OUTSIDE),
+        ({"quiet": True, "requested": True}, "wait", "quiet_hours"),
+        ({"quiet": True, "in_window": False}, "wait", "quiet_hours"),
+        # Fewer rows do where the oldest has waited long enough; the threshold is the reason where it is reached too.
+        (AGED, "train", "rows_aged"),
+        (AGED | {"num_fresh": 100}, "train", "threshold_reached"),
+        (AGED | {"num_fresh": 9}, "wait", "too_few_rows"),
+        (AGED | {"oldest_hours": 47.9}, "wait", "too_few_rows"),
+        (AGED | {"oldest_hours": None}, "wait", "too_few_rows"),
+        (AGED | {"max_age_hours": None}, "wait", "too_few_rows"),
+        (AGED | {"needs_base": True, "sources_unfinished": False}, "wait", "too_few_rows"),
+        (AGED | {"num_test_units": 7}, "wait", "too_few_held_out"),
+        (AGED | {"retry_in_s": 5.0}, "wait", "backing_off"),
+        (CHANGED, "train", "watched_files"),
+        (CHANGED | {"watched_files": 4}, "wait", "too_few_rows"),
+        (CHANGED | {"num_fresh": 0}, "wait", "too_few_rows"),
+        (CHANGED | {"watched_files": 4, "watched_commits": 3, "watch_commits": 3}, "train", "watched_commits"),
+        (CHANGED | {"watched_files": 4, "watched_commits": 2, "watch_commits": 3}, "wait", "too_few_rows"),
+        (CHANGED | {"in_window": False}, "wait", "outside_window"),
     ],
 )
 def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):
@@ -53,8 +80,10 @@ def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):
     assert (decision.verdict, decision.reason) == (verdict, reason)
 
 
-@pytest.mark.parametrize(("changes", "needed"), [({}, 100), ({"needs_base": True}, 200), ({"requested": True}, 1)])
-def test_a_base_needs_twice_the_threshold_and_a_request_a_single_row(changes, needed):
+@pytest.mark.parametrize(
+    ("changes", "needed"), [({}, 100), ({"needs_base": True}, 200), ({"requested": True}, 1), (AGED, 10), (CHANGED, 1)]
+)
+def test_a_base_needs_twice_the_threshold_and_every_other_trigger_fewer_rows(changes, needed):
     assert num_needed(replace(READY, **changes)) == needed
 
 
@@ -68,3 +97,9 @@ def test_a_base_needs_twice_the_threshold_and_a_request_a_single_row(changes, ne
 )
 def test_it_says_how_many_held_out_units_are_missing(num_units, missing):
     assert decide(replace(READY, num_test_units=num_units)).missing == missing
+
+
+def test_it_says_when_the_window_opens():
+    closed = replace(READY, in_window=False, window_opens="Mon 2026-11-23 22:00 CET")
+
+    assert decide(closed).missing == "runs may begin from Mon 2026-11-23 22:00 CET"
