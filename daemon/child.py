@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy.exc import OperationalError
 
 from daemon.context import Led
+from daemon.courtesy import Courtesy
 from daemon.job import Event
 from daemon.supervise import Order
 from schema.database import describe_outage, is_outage
@@ -33,6 +34,10 @@ class Supervised:
     _looked_at: float = field(default=0.0)
     _looker: threading.Thread | None = None
     _error: Exception | None = None
+    _courtesy: Courtesy = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._courtesy = Courtesy(self.led.ctx)
 
     def obey(self) -> Order:
         """Return what the child is to do now; called every second, it is the tick's sign of life."""
@@ -45,7 +50,7 @@ class Supervised:
         if self._error is not None:
             raise self._error
         self._look_beside()
-        return "stop" if ctx.stop.is_set() or self._asked_to_stop else "go_on"
+        return "stop" if ctx.stop.is_set() or self._asked_to_stop else self._courtesy.order()
 
     def on_event(self, event: Event) -> None:
         """Show the event; a checkpoint is progress, after which interruptions are counted anew."""

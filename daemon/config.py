@@ -154,6 +154,8 @@ class DaemonSettings(TrainingSettings):
     """`local:tiny` only: most of the training units that run 0 may take for the base."""
     base_max_chars: int = Field(2_800_000, ge=10_000)
     """`local:tiny` only: most characters that run 0 may take."""
+    courtesy_s: float | None = Field(None, ge=5)
+    """Seconds within which a run leaves the GPU to another process that computes on it, and waits; unset: it stays."""
     stop_grace_s: float = Field(50, gt=0)
     """Seconds a child gets to write its checkpoint when asked to stop."""
 

@@ -21,6 +21,11 @@ class Device:
     memory_bytes: int
     lease: str
 
+    @property
+    def card(self) -> str | None:
+        """The GPU's UUID; None on a CPU."""
+        return self.lease.rpartition(":")[2] if self.kind == "cuda" else None
+
 
 def detect_device(profile: str) -> Device:
     """Return the first GPU, or the CPU for `tiny`, and for `small` without a GPU. Raises DeviceError."""

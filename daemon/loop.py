@@ -52,7 +52,7 @@ class Loop:
     _counted: dict[str, int] | None = None
 
     def run(self) -> None:
-        """Tick as long as there is work, and often while another line has the device: our turn may come any moment."""
+        """Tick as long as there is work, and often while another has the device: our turn may come any moment."""
         self.alarm.rung.clear()
         while not self.ctx.stop.is_set() and (self.step() or self._is_called() or self._waits_for_device()):
             pass
@@ -65,7 +65,7 @@ class Loop:
 
     def _waits_for_device(self) -> bool:
         """Wait a little if it is the device that the line waits for; return whether it was."""
-        if self.ctx.live.decision != ("wait", "device_busy"):
+        if self.ctx.live.decision not in (("wait", "device_busy"), ("wait", "card_in_use")):
             return False
         self.ctx.stop.wait(LOOK_S)
         return True

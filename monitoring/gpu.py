@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final
 
 import pynvml
@@ -70,6 +70,25 @@ def show_gpus() -> list[dict[str, Any]]:
             card = cards.setdefault(sample.labels["gpu"], {"gpu": sample.labels["gpu"]})
             card[_SHOWN[sample.name]] = sample.labels.get("name", round(sample.value, 2))
     return list(cards.values())
+
+
+def fetch_processes(uuid: str) -> set[int]:
+    """Return the ids of the processes that compute on a card; none where the driver does not tell."""
+    try:
+        pynvml.nvmlInit()
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            return {process.pid for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        _warn_of_silence(str(error))
+        return set()
+
+
+@cache
+def _warn_of_silence(error: str) -> None:
+    log.warning("the GPU does not tell who uses it: %s", error, extra={"event": "gpu_processes_unknown"})
 
 
 def _measure(gpu: str, handle: Any) -> None:

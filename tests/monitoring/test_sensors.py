@@ -78,6 +78,18 @@ def test_without_a_gpu_there_are_no_figures_and_no_error(card, state):
     assert "codelupe_gpu_up{" not in generate_latest(metrics.REGISTRY).decode()
 
 
+def test_a_card_tells_who_computes_on_it(card):
+    card(processes=[7, 9])
+    assert gpu.fetch_processes("GPU-1") == {7, 9}
+
+
+def test_a_card_that_does_not_tell_who_computes_on_it_is_told_of_once(card, caplog):
+    card(lost=True)
+    gpu._warn_of_silence.cache_clear()
+    assert [gpu.fetch_processes("GPU-1"), gpu.fetch_processes("GPU-1")] == [set(), set()]
+    assert [record.event for record in caplog.records] == ["gpu_processes_unknown"]
+
+
 def test_processors_memory_and_the_disk_of_the_home_are_measured_while_the_service_runs(tmp_path):
     with measure_machine(tmp_path, every_s=0.01):
         wait_for(lambda: value("machine_cpu_busy_ratio") is not None and value("disk_free_bytes") is not None)

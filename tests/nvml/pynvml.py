@@ -11,6 +11,7 @@ from types import SimpleNamespace
 NVML_TEMPERATURE_GPU, NVML_TEMPERATURE_THRESHOLD_SLOWDOWN = 0, 1
 NVML_CLOCK_SM, NVML_CLOCK_MEM = 1, 2
 DEFAULTS = {"cards": 1, "celsius": 61, "watts": 310.0, "used_gib": 27, "busy": 97, "lost": False, "missing": False}
+DEFAULTS["processes"] = []  # ids of those that compute on it
 GIB = 2**30
 
 
@@ -45,6 +46,14 @@ def nvmlDeviceGetCount():
 
 def nvmlDeviceGetHandleByIndex(number):
     return number
+
+
+def nvmlDeviceGetHandleByUUID(_):
+    return 0
+
+
+def nvmlDeviceGetComputeRunningProcesses(_):
+    return [SimpleNamespace(pid=pid) for pid in _card()["processes"]]
 
 
 def nvmlDeviceGetName(_):
