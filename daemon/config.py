@@ -109,7 +109,7 @@ class DaemonSettings(TrainingSettings):
     train_windows: tuple[str, ...] = ()
     """Hours in which a run may begin, such as `mon-fri 22:00-06:00, sat-sun`; unset: any. `train now` needs none."""
     quiet_hours: tuple[str, ...] = ()
-    """Hours, written alike, in which no run begins, not even by `train now`."""
+    """Hours, written alike, in which nothing trains: a run that is open makes a checkpoint and waits."""
     time_zone: str = "UTC"
     """Time zone of both, by its IANA name, such as `Europe/Berlin`."""
     max_age_hours: float | None = Field(None, gt=0)

@@ -1,15 +1,19 @@
-"""GPU courtesy: a run leaves the card to whoever else computes on it, by a checkpoint, and goes on once alone again."""
+"""Why an open run waits, with a checkpoint, to go on later: the hour is quiet, or another computes on its card."""
 
 import logging
 import os
 import threading
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from daemon.context import Context
 from daemon.supervise import Order
+from daemon.windows import is_inside
 from monitoring.gpu import fetch_processes
 
 log = logging.getLogger(__name__)
@@ -17,7 +21,17 @@ log = logging.getLogger(__name__)
 _SLOWNESS_S = 3.0
 
 
-def others_on_card(ctx: Context) -> set[int]:
+def reason_to_wait(ctx: Context, now: datetime) -> tuple[str, dict[str, Any]] | None:
+    """Return why no child may start at this time, and what that rests on; None when one may."""
+    local = now.astimezone(ZoneInfo(ctx.settings.time_zone))
+    if is_inside(ctx.settings.quiet_hours, local):
+        return "quiet_hours", {"local_time": f"{local:%a %Y-%m-%d %H:%M %Z}"}
+    if others := _others_on_card(ctx):
+        return "card_in_use", {"device": ctx.device.name, "processes": _say(others)}
+    return None
+
+
+def _others_on_card(ctx: Context) -> set[int]:
     """Return the processes that compute on our card and are not of this daemon; none where courtesy is off."""
     card = ctx.device.card
     if ctx.settings.courtesy_s is None or card is None:
@@ -34,8 +48,11 @@ class Courtesy:
     _looker: threading.Thread | None = None
 
     def order(self) -> Order:
-        """Return "stop" once another was seen, "kill" when there is no more time for the checkpoint."""
-        limit_s = self.ctx.settings.courtesy_s
+        """Return "stop" in a quiet hour or once another was seen, "kill" when that one can wait no longer."""
+        settings = self.ctx.settings
+        if is_inside(settings.quiet_hours, datetime.now(ZoneInfo(settings.time_zone))):
+            return "stop"
+        limit_s = settings.courtesy_s
         if limit_s is None:
             return "go_on"
         if self._since is not None:
@@ -46,11 +63,14 @@ class Courtesy:
         return "go_on"
 
     def _look(self) -> None:
-        others = others_on_card(self.ctx)
-        if others:
+        if others := _others_on_card(self.ctx):
             self._since = time.monotonic()
-            said = ", ".join(map(str, sorted(others)))
+            said = _say(others)
             log.info("the card is left to process %s", said, extra={"event": "card_yielded", "processes": said})
+
+
+def _say(processes: set[int]) -> str:
+    return ", ".join(map(str, sorted(processes)))
 
 
 def _is_foreign(pid: int) -> bool:

@@ -34,7 +34,7 @@ class Facts:
     window_opens: str = ""
     """When they may next, in words."""
     quiet: bool = False
-    """Whether no run may begin at this hour, not even one that was asked for."""
+    """Whether nothing may train at this hour, not even what was asked for."""
     oldest_hours: float | None = None
     """Hours that the oldest new row has waited; None: not looked at."""
     max_age_hours: float | None = None

@@ -1,6 +1,7 @@
 """One run, one committed state at a time: claimed → training → evaluating → promoted | held | rejected | failed."""
 
 import logging
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from daemon.child import Supervised
 from daemon.context import Context, Led
-from daemon.courtesy import others_on_card
+from daemon.courtesy import reason_to_wait
 from daemon.failures import fail_run, pass_probe
 from daemon.files import remove
 from daemon.job import EvaluationResult, Failure, Result
@@ -84,8 +85,8 @@ def _evaluate(led: Led, run: Run) -> bool:
 def _run_child(led: Led, run: Run, verb: str) -> bool:
     """Run the child; return whether it is done. A stop leaves the run open, a failure closes it."""
     ctx = led.ctx
-    if others := others_on_card(ctx):
-        wait(led, "card_in_use", {"device": ctx.device.name, "processes": ", ".join(map(str, sorted(others)))})
+    if (why := reason_to_wait(ctx, datetime.now(UTC))) is not None:
+        wait(led, *why)
         return False
     device_lease = take_device(ctx, new_run=run.state == "training" and run.attempt == 0)
     if device_lease is None:

@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import sqlalchemy as sa
 
+from daemon.courtesy import Courtesy
 from daemon.tick import tick
 from schema.decisions import fetch_decisions
 from schema.jobs import add_job
 from schema.lines import fetch_line
+from schema.runs import fetch_open_run
 from schema.tables import ProcessedFile
 from tests.builders import add_files, add_repository
 
@@ -39,6 +41,24 @@ def tick_with(make_context, settings, engine):
 def days_from_now(*numbers):
     """Return windows of whole days: 0 is today."""
     return tuple(f"{datetime.now(UTC) + timedelta(days=number):%a}".lower() for number in numbers)
+
+
+def test_an_open_run_waits_in_quiet_hours_and_its_child_is_stopped_as_they_begin(make_context, engine, rows, settings):
+    rows()
+    ctx = make_context(settings.model_copy(update={"threshold_rows": 10}))
+    assert tick(ctx)
+    assert tick(ctx)
+    loud, quiet = Courtesy(ctx).order(), days_from_now(-1, 0, 1)
+    ctx.leadership.give_back()
+    later = make_context(settings.model_copy(update={"quiet_hours": quiet}), "later")
+
+    assert not tick(later)
+
+    assert later.live.decision == ("wait", "quiet_hours")
+    assert (loud, Courtesy(later).order()) == ("go_on", "stop")
+    with engine.connect() as conn:
+        run = fetch_open_run(conn, fetch_line(conn, settings.line).id)
+    assert (run.state, run.attempt) == ("training", 0)
 
 
 def grow_old(engine, hours):
