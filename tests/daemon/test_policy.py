@@ -1,9 +1,12 @@
 """The decision to train, as a table."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from daemon.config import DaemonSettings
+from daemon.facts import at_hour
 from daemon.policy import Facts, decide, num_needed
 
 READY = Facts(
@@ -103,3 +106,14 @@ def test_it_says_when_the_window_opens():
     closed = replace(READY, in_window=False, window_opens="Mon 2026-11-23 22:00 CET")
 
     assert decide(closed).missing == "runs may begin from Mon 2026-11-23 22:00 CET"
+
+
+def test_the_hour_is_that_of_the_time_zone_of_the_windows():
+    windows = {"train_windows": ["mon 22:00-23:00"], "quiet_hours": ["mon 21:00-22:00"]}
+    settings = DaemonSettings(**windows, time_zone="Europe/Berlin")
+
+    facts = [at_hour(READY, settings, datetime(2026, 11, 16, hour, 30, tzinfo=UTC)) for hour in (20, 21, 22)]
+
+    assert [(one.in_window, one.quiet) for one in facts] == [(False, True), (True, False), (False, False)]
+    assert facts[0].local_time == "Mon 2026-11-16 21:30 CET"
+    assert facts[0].window_opens == "Mon 2026-11-16 22:00 CET"
