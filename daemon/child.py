@@ -10,6 +10,7 @@ from daemon.context import Led
 from daemon.courtesy import Courtesy
 from daemon.job import Event
 from daemon.supervise import Order
+from daemon.trace import start_thread
 from schema.database import describe_outage, is_outage
 from schema.jobs import is_cancel_requested
 from schema.leases import HeldLease
@@ -67,8 +68,7 @@ class Supervised:
                 self.led.ctx.live.database_away(f"no answer for {silent_s:.0f} s")
         elif silent_s >= _LOOK_S:
             self._looked_at = time.monotonic()
-            self._looker = threading.Thread(target=self._look, name="look", daemon=True)
-            self._looker.start()
+            self._looker = start_thread("look", self._look)
 
     def _look(self) -> None:
         """Tell the database of progress, and ask it what the operator wants; an outage changes nothing."""

@@ -74,6 +74,7 @@ def tick(settings: Settings) -> None:
     """Do one tick and print the decision as JSON; a run that is open is advanced by one state."""
     from daemon.service import make_context, open_own_line
     from daemon.tick import tick as do_tick
+    from daemon.trace import new_tick
 
     stop = threading.Event()
     setup_logging(level=settings.monitoring.log_level, file=settings.home / "logs" / "daemon.log")
@@ -87,8 +88,9 @@ def tick(settings: Settings) -> None:
         open_own_line(ctx)
         with ctx.leadership.kept_alive():
             ctx.leadership.outwait((ctx.line_lease_name, ctx.device.lease), stop)
-            worked = do_tick(ctx)
-        click.echo(json.dumps({"worked": worked, **ctx.live.snapshot()}, indent=2, default=str))
+            with new_tick(settings.daemon.line) as number:
+                worked = do_tick(ctx)
+        click.echo(json.dumps({"tick": number, "worked": worked, **ctx.live.snapshot()}, indent=2, default=str))
 
 
 @click.group()

@@ -28,6 +28,12 @@ class Job(_Document):
     run: int
     uuid: str = ""
     """Identity of the run: what lies in the folder from a run of another database is not taken for its own."""
+    attempt: int = 0
+    """How often a child has been started for it, this one included."""
+    tick: str | None = None
+    """The tick that starts the child."""
+    decided_by: str | None = None
+    """The tick that decided on the run."""
     kind: Literal["base", "adapter"]
     seed: int
     settings: TrainingSettings

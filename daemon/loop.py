@@ -13,9 +13,11 @@ from daemon.clock import Alarm
 from daemon.context import Context
 from daemon.reconcile import verify_current
 from daemon.tick import tick
+from daemon.trace import new_tick
 from daemon.turns import LOOK_S
 from monitoring import record
 from monitoring.database import record_database_activity, record_database_sizes, record_pool, record_tables
+from monitoring.logs import log_ids
 from schema.audit import audit
 from schema.database import describe_outage, is_outage
 from schema.evaluations import fetch_last_evaluation
@@ -72,6 +74,10 @@ class Loop:
 
     def step(self) -> bool:
         """Tick once; return whether to tick again at once."""
+        with new_tick(self.ctx.settings.line):
+            return self._step()
+
+    def _step(self) -> bool:
         started = time.monotonic()
         worked = self._guard(lambda: tick(self.ctx))
         outcome = "failed" if worked is None else "worked" if worked else "idle" if self.ctx.live.leading else "busy"
@@ -133,11 +139,12 @@ class Loop:
 
     def _guard(self, work: Callable[[], T]) -> T | None:
         """Do the work; an error is logged and counted, and answered with None."""
-        try:
-            return work()
-        except Exception as error:  # noqa: BLE001 -- the loop's edge
-            self._take_error(error)
-            return None
+        with log_ids(line=self.ctx.settings.line):
+            try:
+                return work()
+            except Exception as error:  # noqa: BLE001 -- the loop's edge
+                self._take_error(error)
+                return None
 
     def _take_error(self, error: Exception) -> None:
         if is_outage(error):

@@ -11,6 +11,7 @@ from daemon.files import write_atomically, write_lines
 from daemon.job import JOB, MEMBERS, TEST, VALIDATION, Item, Job
 from daemon.publish import verify_folder
 from schema.runs import Limits, Member, Run, fetch_held_out, stream_members
+from schema.trace import current_tick
 from schema.versions import fetch_version
 
 
@@ -57,6 +58,9 @@ def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
         line=settings.line,
         run=run.number,
         uuid=run.uuid,
+        attempt=run.attempt + 1,
+        tick=current_tick(),
+        decided_by=run.decided_by,
         kind="base" if run.kind == "base" else "adapter",
         seed=settings.seed + run.number,
         settings=TrainingSettings(**{name: getattr(settings, name) for name in TrainingSettings.model_fields}),

@@ -66,6 +66,8 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "training": training,
         "base_revision": run.base_revision or training.get("base_revision"),
         "config": run.config,
+        "decided_by": run.decided_by,
+        "history": run.history,
         "created_at": run.created_at.isoformat(),
         "finished_at": run.finished_at.isoformat() if run.finished_at else None,
     }
@@ -82,8 +84,9 @@ def why(settings: Settings, limit: int, as_json: bool) -> None:
     if as_json:
         print_json({"line": line.name, "decisions": decisions})
         return
+    columns = ("verdict", "reason", "repeated")
     rows = [
-        (f"{one['last_at']:%Y-%m-%d %H:%M:%S}", one["verdict"], one["reason"], one["repeated"], _short(one["inputs"]))
+        (f"{one['last_at']:%Y-%m-%d %H:%M:%S}", *(one[name] for name in columns), _short(one["inputs"]))
         for one in decisions
     ]
     print_table(("last at (UTC)", "verdict", "reason", "times", "inputs"), rows)

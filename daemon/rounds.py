@@ -18,6 +18,7 @@ from daemon.publish import DamagedVersion
 from daemon.reconcile import reconcile, sweep_line
 from daemon.supervise import read_failure, run_child
 from daemon.turns import take_device
+from monitoring.logs import log_ids
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.runs import Run, advance_run
@@ -101,7 +102,8 @@ def _run_child(led: Led, run: Run, verb: str) -> bool:
             _fail(led, started, interrupted, "interrupted")
             return False
         child = Supervised(led, started, device_lease)
-        outcome = run_child(verb, ctx.paths.job(run.number), child, stop_grace_s=ctx.settings.stop_grace_s)
+        with log_ids(attempt=started.attempt):
+            outcome = run_child(verb, ctx.paths.job(run.number), child, stop_grace_s=ctx.settings.stop_grace_s)
     finally:
         ctx.live.child_ended()
         ctx.leadership.give_back(ctx.device.lease)

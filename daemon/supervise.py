@@ -8,12 +8,12 @@ import queue
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Literal, Protocol
 
 from daemon.job import DONE, STOPPED, Event, Failure
+from daemon.trace import start_thread
 
 log = logging.getLogger(__name__)
 _STEP_S = 1.0
@@ -92,7 +92,7 @@ def read_failure(job: Path) -> Failure:
 def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) -> bool:
     """Follow the child until it ends or must be ended; return whether it had been told to."""
     events: queue.Queue[Event | None] = queue.Queue()
-    threading.Thread(target=_read_events, args=(process, events), daemon=True, name="child-events").start()
+    start_thread("child-events", _read_events, process, events)
     deadline: float | None = None
     while True:
         # Its output may be held open by what it has started; what it said before it ended is read within a step.

@@ -10,6 +10,7 @@ from daemon.failures import describe_failure, skip_probe
 from daemon.policy import Decision
 from daemon.reconcile import reconcile, show_line
 from daemon.rounds import advance, cancel, sweep_jobs, wait
+from monitoring.logs import log_ids
 from schema import failpoints
 from schema.decisions import record_decision
 from schema.jobs import answer_jobs
@@ -47,12 +48,14 @@ def tick(ctx: Context) -> bool:
     if run is None:
         return _start_run(led, line)
     if run.cancel_requested_at is not None:
-        cancel(led, run)
+        with log_ids(run=run.number):
+            cancel(led, run)
         return True
     if line.paused:
         wait(led, "paused", {"run": run.number})
         return False
-    return advance(led, run)
+    with log_ids(run=run.number, attempt=run.attempt, decided_by=run.decided_by):
+        return advance(led, run)
 
 
 def _recall_failure(led: Led) -> None:

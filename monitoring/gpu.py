@@ -24,7 +24,7 @@ class Gpus:
             pynvml.nvmlInit()
             self._open()
         except pynvml.NVMLError as error:
-            log.debug("no GPU is measured: %s", error)
+            log.debug("no GPU is measured: %s", error, extra={"event": "no_gpu"})
 
     def _open(self) -> None:
         driver = _text(pynvml.nvmlSystemGetDriverVersion())

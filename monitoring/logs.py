@@ -39,7 +39,8 @@ _SECRETS: Final = (
     (re.compile(r"(postgres\w*(?:\+\w+)?://[^\s:/@\"']*):(?:\\\"|[^\s\"])*@"), r"\1:***@"),
     (re.compile(r"(://[^\s:/@\"']*):[^\s\"'/]*@"), r"\1:***@"),
     (re.compile(r"(\bpassword\s*[=:]\s*)(?:'[^']*'|[^\s'\",}]+)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_)\w{10,}"), "***"),
+    (re.compile(r"(\bWANDB_API_KEY\W{1,4})[\w-]{8,}"), r"\1***"),
+    (re.compile(r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|wandb_v1_)\w{10,}"), "***"),
     (
         re.compile(r"(\bAuthorization:?\s+|\bBearer\s+)(?:(?:Bearer|Basic|token)\s+)?[\w.~+/=-]{8,}", re.IGNORECASE),
         r"\1***",
@@ -64,13 +65,17 @@ def log_ids(**ids: Any) -> Iterator[None]:
         _ids.reset(token)
 
 
-def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+def _fields_of(record: logging.LogRecord, process_ids: Mapping[str, Any]) -> dict[str, Any]:
     extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
-    return {**_ids.get(), **extra}
+    return {**process_ids, **_ids.get(), **extra}
 
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: ts (UTC), level, event, logger, message, the ids, and a traceback where there is one."""
+
+    def __init__(self, ids: Mapping[str, Any] = _NO_IDS) -> None:
+        super().__init__()
+        self._process_ids = ids
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
@@ -81,7 +86,7 @@ class JsonFormatter(logging.Formatter):
             "event": getattr(record, "event", "log"),
             "logger": record.name,
             "message": record.getMessage(),
-            **_fields_of(record),
+            **_fields_of(record, self._process_ids),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
@@ -91,11 +96,16 @@ class JsonFormatter(logging.Formatter):
 class LineFormatter(logging.Formatter):
     """One readable line: local time, level where it is not INFO, message, ids; a traceback below it."""
 
+    def __init__(self, ids: Mapping[str, Any] = _NO_IDS) -> None:
+        super().__init__()
+        self._process_ids = ids
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text without a final newline."""
         time = dt.datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
-        ids = " ".join(f"{name}={value}" for name, value in _fields_of(record).items() if not isinstance(value, dict))
+        fields = _fields_of(record, self._process_ids)
+        ids = " ".join(f"{name}={value}" for name, value in fields.items() if not isinstance(value, dict))
         text = f"{time} {level}{record.getMessage()}" + (f"  [{ids}]" if ids else "")
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
@@ -121,26 +131,26 @@ class ConsoleHandler(logging.Handler):
             self.handleError(record)
 
 
-def _stream_handler(stream: TextIO | None) -> logging.Handler:
+def _stream_handler(stream: TextIO | None, ids: Mapping[str, Any]) -> logging.Handler:
     console = console_on(stream)
     handler: logging.Handler
     if console.is_terminal:
         handler = ConsoleHandler(console)
-        handler.setFormatter(LineFormatter())
+        handler.setFormatter(LineFormatter(ids))
     else:
         handler = logging.StreamHandler(stream)
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(ids))
     return handler
 
 
 class _OwnFileHandler(RotatingFileHandler):
     """Writes to a file that no other process has: rotation is not shared. Where NAME.log is taken, to NAME-2.log, …."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, ids: Mapping[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock, own = _take_file(path)
         super().__init__(own, maxBytes=MAX_FILE_BYTES, backupCount=NUM_OLD_FILES, encoding="utf-8", delay=True)
-        self.setFormatter(JsonFormatter())
+        self.setFormatter(JsonFormatter(ids))
 
     def close(self) -> None:
         """Close the file and leave it to others."""
@@ -163,16 +173,23 @@ def _take_file(path: Path) -> tuple[IO[str], Path]:
             return lock, own
 
 
-def setup_logging(*, level: str = "INFO", file: Path | None = None, stream: TextIO | None = None) -> None:
+def setup_logging(
+    *,
+    level: str = "INFO",
+    file: Path | None = None,
+    stream: TextIO | None = None,
+    ids: Mapping[str, Any] = _NO_IDS,
+) -> None:
     """Log to `stream` (standard error), as lines on a terminal and JSON elsewhere, and as JSON to a rotating `file`.
 
-    A second call replaces what the first one set up. Of several processes with one file each writes to its own.
+    `ids` are on every line of this process. A second call replaces what the first one set up. Of several processes with
+    one file each writes to its own.
     """
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if handler.get_name() == __name__]:
         root.removeHandler(handler)
         handler.close()
-    for handler in [_stream_handler(stream), *([_OwnFileHandler(file)] if file else [])]:
+    for handler in [_stream_handler(stream, ids), *([_OwnFileHandler(file, ids)] if file else [])]:
         handler.set_name(__name__)
         root.addHandler(handler)
     root.setLevel(level)

@@ -5,19 +5,20 @@ from typing import Any
 import sqlalchemy as sa
 
 from schema.tables import Decision
+from schema.trace import current_tick
 
 
 def record_decision(conn: sa.Connection, line_id: int, *, verdict: str, reason: str, inputs: dict[str, Any]) -> None:
-    """Record a decision; one like the line's last is counted there, with its newer inputs."""
+    """Record a decision; one like the line's last is counted there, with its newer inputs and tick."""
     last = sa.select(Decision.id).where(Decision.line_id == line_id).order_by(Decision.id.desc()).limit(1)
     repeat = (
         sa.update(Decision)
         .where(Decision.id == last.scalar_subquery(), Decision.verdict == verdict, Decision.reason == reason)
-        .values(repeated=Decision.repeated + 1, last_at=sa.func.now(), inputs=inputs)
+        .values(repeated=Decision.repeated + 1, last_at=sa.func.now(), inputs=inputs, tick=current_tick())
     )
     if conn.execute(repeat).rowcount == 0:
-        new = sa.insert(Decision).values(line_id=line_id, verdict=verdict, reason=reason, inputs=inputs)
-        conn.execute(new)
+        new = {"line_id": line_id, "verdict": verdict, "reason": reason, "inputs": inputs, "tick": current_tick()}
+        conn.execute(sa.insert(Decision).values(**new))
 
 
 def fetch_decisions(conn: sa.Connection, line_id: int, *, limit: int) -> list[dict[str, Any]]:

@@ -146,6 +146,7 @@ def open_server(
             log.info(
                 "waiting for the database's keeper, pid %s, to start or stop: %.0f s (log: %s)",
                 read_lock(places).get("pid", "unknown"), said - begun, places.keeper_log,
+                extra={"event": "keeper_awaited"},
             )  # fmt: skip
         time.sleep(_POLL_S)
 

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _keep(options)
     except (EmbeddedError, OSError) as error:
-        log.error("%s", error)
+        log.error("%s", error, extra={"event": "keeper_failed"})
         _report(error=str(error))
         return 1
     return 0

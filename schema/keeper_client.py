@@ -129,5 +129,5 @@ def _await_ready(reports: Iterable[bytes], places: Places) -> None:
             raise EmbeddedError(report["error"])
         if "ready" in report:
             return
-        log.info("%s", report["progress"])
+        log.info("%s", report["progress"], extra={"event": "keeper_progress"})
     raise EmbeddedError(f"the database's keeper ended at its start: see {places.keeper_log}")

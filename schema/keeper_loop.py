@@ -90,7 +90,7 @@ class Keeper:
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._server.stop()
-        log.info("PostgreSQL has stopped")
+        log.info("PostgreSQL has stopped", extra={"event": "postgres_stopped"})
 
     def _watch_signals(self) -> None:
         """Wake the loop at a signal: SIGCHLD for the death of PostgreSQL, the others ask us to stop."""
@@ -106,7 +106,7 @@ class Keeper:
             signal.signal(signum, self._ask_to_stop)
 
     def _ask_to_stop(self, signum: int, _frame: FrameType | None) -> None:
-        log.info("stopping at signal %d", signum)
+        log.info("stopping at signal %d", signum, extra={"event": "keeper_stopping"})
         self._is_stopped = True
 
     def _clients(self) -> list[_Connection]:
@@ -130,7 +130,7 @@ class Keeper:
         self._started_at = time.monotonic()
         self._server.start()
         self._server.wait_ready(progress, lambda: self._is_stopped)
-        log.info("PostgreSQL is ready, pid %s", self._server.pid)
+        log.info("PostgreSQL is ready, pid %s", self._server.pid, extra={"event": "postgres_ready"})
 
     def _mind_server(self) -> None:
         """Restart PostgreSQL when it has died, slower and slower while it keeps dying."""
@@ -140,7 +140,10 @@ class Keeper:
             if now - self._started_at > _LIVED_WELL_S:
                 self._restart_delay_s = _RESTART_FIRST_S
             log.error(
-                "PostgreSQL died (%s); starting it again in %.1f s", self._server.log_tail(), self._restart_delay_s
+                "PostgreSQL died (%s); starting it again in %.1f s",
+                self._server.log_tail(),
+                self._restart_delay_s,
+                extra={"event": "postgres_died"},
             )
             self._restart_at = now + self._restart_delay_s
             self._restart_delay_s = min(self._restart_delay_s * 2, _RESTART_LONGEST_S)
@@ -149,7 +152,7 @@ class Keeper:
             try:
                 self._start(log.warning)
             except (EmbeddedError, OSError) as error:
-                log.error("%s", error)  # the next round tries again
+                log.error("%s", error, extra={"event": "postgres_start_failed"})  # the next round tries again
         if self._restart_at is None and self._server.is_running():
             for connection in self._clients():
                 if connection.is_waiting:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 
 from schema import ledger
 from schema.backlog import Limits, count_pending
@@ -13,6 +14,7 @@ from schema.members import Member, count_members, count_split, fetch_held_out, s
 from schema.suspects import PROBE, count_suspects
 from schema.tables import CLOSED_STATES, OPEN_STATES, Line
 from schema.tables import TrainingRun as Table
+from schema.trace import current_tick
 
 __all__ = [
     "Limits",
@@ -66,9 +68,15 @@ class Run:
     cancel_requested_at: dt.datetime | None
     reason: str | None
     figures: dict[str, Any]
+    history: list[dict[str, Any]]
     created_at: dt.datetime
     updated_at: dt.datetime
     finished_at: dt.datetime | None
+
+    @property
+    def decided_by(self) -> str | None:
+        """The tick that decided on this run."""
+        return self.history[0]["tick"] if self.history else None
 
 
 _COLUMNS = [Table.__table__.c[field.name] for field in fields(Run)]
@@ -119,6 +127,7 @@ def claim_run(
         parent_version=parent_version,
         members_digest="",
         figures={PROBE: count_suspects(conn, line_id)} if probe else {},
+        history=_history_entry("claimed", 0),
     )
     run_id, number = conn.execute(new.returning(Table.id, Table.number)).one()
     role = "base" if kind == "base" else "train"
@@ -235,6 +244,12 @@ def _next_number(line_id: int, kind: str) -> sa.ColumnElement[int]:
     return sa.func.coalesce(highest, before_first) + 1
 
 
+def _history_entry(state: str, attempt: int) -> sa.ColumnElement[Any]:
+    entry = {"state": state, "attempt": attempt, "tick": current_tick()}
+    told = sa.cast(sa.literal(entry, JSONB), JSONB)
+    return sa.func.jsonb_build_array(told.op("||")(sa.func.jsonb_build_object("at", sa.func.now())), type_=JSONB)
+
+
 def _move(
     conn: sa.Connection, run: Run, lease: HeldLease, to: str, figures: dict[str, Any], values: dict[str, Any]
 ) -> Run:
@@ -248,6 +263,7 @@ def _move(
             updated_at=sa.func.now(),
             finished_at=sa.func.now() if to in CLOSED_STATES else None,
             figures=Table.figures.concat(figures),
+            history=Table.history.concat(_history_entry(to, values.get("attempt", run.attempt))),
             **values,
         )
     )

@@ -18,7 +18,7 @@ from daemon.files import write_json
 from daemon.job import MEMBERS, TEST, EvaluationResult, Item, ItemBits, Job, Result
 from daemon.training import __main__ as training
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
-from daemon.training.child import Child, Failed, Stopped, open_child
+from daemon.training.child import Child, Failed, Stopped
 from daemon.training.device import hold_device
 from daemon.training.folders import new_folder
 from schema import failpoints
@@ -38,11 +38,6 @@ DEFAULTS: dict[str, Any] = {
     # `train` stays before this step until a file `go` lies in the home, or it is asked to stop.
     "hold_step": None,
 }
-
-
-def main() -> int:
-    """Run a verb as the real child does, up to its imports."""
-    return training.run(sys.argv[1], Path(sys.argv[2]).resolve(), open_child())
 
 
 def work(verb: str, job_dir: Path, child: Child) -> None:
@@ -192,4 +187,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 if __name__ == "__main__":
     training.work = work
-    sys.exit(main())
+    sys.exit(training.main())

@@ -1,5 +1,6 @@
 """What holds for the tree as a whole: where names resolve, what importing costs, what the front door offers."""
 
+import ast
 import importlib
 import json
 import subprocess
@@ -18,6 +19,19 @@ def test_each_package_name_resolves_to_this_tree(name):
     found = Path(importlib.import_module(name).__file__ or "")
 
     assert found.is_relative_to(ROOT)
+
+
+def test_every_line_that_we_log_says_its_event():
+    written = {f"log.{level}" for level in ("debug", "info", "warning", "error", "exception", "log")}
+    nameless = []
+    for package in PACKAGES[:-1]:
+        for path in (ROOT / package).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text())):
+                if isinstance(call, ast.Call) and ast.unparse(call.func) in written:
+                    named = "extra" in {keyword.arg for keyword in call.keywords}
+                    nameless += [] if named else [f"{path.relative_to(ROOT)}:{call.lineno}"]
+
+    assert nameless == []
 
 
 def test_the_control_half_imports_nothing_of_the_torch_stack():

@@ -186,6 +186,8 @@ class Decision(Out):
     """The first of them."""
     last_at: dt.datetime
     """The last of them."""
+    tick: str | None
+    """The id of the last of them, as in its log lines; null for what an operator decided."""
 
 
 class Decisions(Out):

@@ -1,17 +1,22 @@
 """`python -m daemon.training VERB JOB_DIR`: one verb as a child. Files: daemon/job.py; pipe: child.py."""
 
 import importlib
+import json
 import logging
 import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
-from daemon.job import DONE, FAILED, STOPPED, Job
+from daemon.job import DONE, FAILED, JOB, STOPPED, Job
 from daemon.training.child import Child, Stopped, open_child, save_failure
 from daemon.training.failures import classify
+from monitoring.logs import setup_logging
 from schema import failpoints
 
+log = logging.getLogger(__name__)
+IDS = ("line", "run", "attempt", "tick", "decided_by")
 VERBS = ("pretrain", "train", "evaluate", "complete")
 
 
@@ -20,8 +25,20 @@ def main() -> int:
     if len(sys.argv) != 3 or sys.argv[1] not in VERBS:
         sys.stderr.write(f"usage: python -m daemon.training {'|'.join(VERBS)} JOB_DIR\n")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    return run(sys.argv[1], Path(sys.argv[2]).resolve(), open_child())
+    verb, job_dir = sys.argv[1], Path(sys.argv[2]).resolve()
+    ids = read_ids(job_dir)
+    setup_logging(ids=ids)
+    log.info("%s begins, pid %d", verb, os.getpid(), extra={"event": "child_begun", "verb": verb})
+    return run(verb, job_dir, open_child(ids))
+
+
+def read_ids(job_dir: Path) -> dict[str, Any]:
+    """Return what names this child in its log and its events; nothing of a job that cannot be read, or of none."""
+    try:
+        job = json.loads((job_dir / JOB).read_bytes())
+    except (OSError, ValueError):  # said by the verb, which cannot work without it
+        return {}
+    return {name: job[name] for name in IDS if job.get(name) is not None}
 
 
 def run(verb: str, job_dir: Path, child: Child) -> int:
@@ -34,7 +51,8 @@ def run(verb: str, job_dir: Path, child: Child) -> int:
         failure = classify(error)
     else:
         return DONE
-    logging.getLogger(__name__).error("%s: %s\n%s", failure.reason, failure.message, failure.traceback)
+    told = {"event": "child_failed", "verb": verb, "reason": failure.reason, "traceback": failure.traceback}
+    log.error("%s: %s", failure.reason, failure.message, extra=told)
     save_failure(job_dir, failure)
     return FAILED
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,14 +30,15 @@ class Failed(Exception):
 class Child:
     """What a verb needs of its surroundings: where to tell events, and whether to stop."""
 
-    def __init__(self, write: Callable[[Event], None]) -> None:
+    def __init__(self, write: Callable[[Event], None], ids: Mapping[str, Any] | None = None) -> None:
         self._writers = [write]
+        self._ids = dict(ids or {})
         self._stop = threading.Event()
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Tell the parent one event."""
+        """Tell the parent one event, with the ids of the job."""
         for write in self._writers:
-            write({"event": event, **fields})
+            write({"event": event, **self._ids, **fields})
 
     def also(self, write: Callable[[Event], None]) -> None:
         """Tell events there as well."""
@@ -62,11 +63,11 @@ class Child:
             raise Stopped
 
 
-def open_child() -> Child:
+def open_child(ids: Mapping[str, Any]) -> Child:
     """Claim standard output for events, and obey the control pipe and SIGTERM from now on."""
     events = os.dup(1)
     os.dup2(2, 1)  # what libraries print is log, not an event
-    child = Child(lambda event: _write_line(events, event))
+    child = Child(lambda event: _write_line(events, event), ids)
     signal.signal(signal.SIGTERM, lambda *_: child.request_stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_obey, args=(child,), name="control-pipe", daemon=True).start()

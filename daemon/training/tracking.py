@@ -42,7 +42,7 @@ def _follow(events: "queue.SimpleQueue[Event | None]", job: Job, job_dir: Path) 
                 run.log({f"{event['event']}/{name}": event[name] for name in FIGURES if name in event}, event["step"])
         run.finish()
     except Exception:  # the edge of the thread: tracking is a courtesy
-        log.exception("Weights & Biases stopped following")
+        log.exception("Weights & Biases stopped following", extra={"event": "tracker_failed"})
 
 
 def _open(job: Job, job_dir: Path) -> Any:

@@ -303,7 +303,7 @@ class PackedTrainer(Trainer):
             if error.failure.reason != "disk":
                 raise
             message = f"step {self.state.global_step}: {error}; what was learned since the last checkpoint is not safe"
-            log.warning(message)
+            log.warning(message, extra={"event": "checkpoint_failed"})
             self.child.emit("note", note="checkpoint_failed", message=message)
         else:
             seconds = round(time.monotonic() - started, 3)

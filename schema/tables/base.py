@@ -30,6 +30,7 @@ class Base(DeclarativeBase):
     type_annotation_map = {  # noqa: RUF012
         dt.datetime: sa.TIMESTAMP(timezone=True),
         dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
         int: sa.BigInteger,
         str: sa.Text,
         float: sa.Double,

@@ -150,6 +150,7 @@ class Decision(Base):
     reason: Mapped[str]
     inputs: Mapped[dict[str, Any]]
     repeated: Mapped[int] = mapped_column(server_default="1")
+    tick: Mapped[str | None]  # the last one that decided so, as in its log lines; NULL: an operator
     created_at: Mapped[dt.datetime] = mapped_column(server_default=now())
     last_at: Mapped[dt.datetime] = mapped_column(server_default=now())
     # fetch_decisions and record_decision: the newest of a line

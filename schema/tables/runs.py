@@ -31,6 +31,8 @@ class TrainingRun(Base):
     reason: Mapped[str | None]
     # rows, tokens, seconds, tokens_per_s, steps, bits_per_byte…: what `codelupe runs show` prints
     figures: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    # {state, attempt, at, tick} of each move, oldest first: the tick of the first one decided on the run
+    history: Mapped[list[dict[str, Any]]] = mapped_column(server_default="[]")
     created_at: Mapped[dt.datetime] = mapped_column(server_default=now())
     updated_at: Mapped[dt.datetime] = mapped_column(server_default=now())
     finished_at: Mapped[dt.datetime | None]

@@ -96,6 +96,17 @@ def test_ids_are_on_every_record_inside_and_on_none_after(stream):
     assert [(entry.get("tick"), entry.get("run")) for entry in entries(stream)] == [(7, 3), (7, None), (None, None)]
 
 
+def test_ids_of_the_process_are_on_every_record_also_of_other_threads():
+    stream = io.StringIO()
+    setup_logging(stream=stream, ids={"tick": "a1", "run": 3})
+    thread = threading.Thread(target=log.info, args=("beside",))
+    thread.start()
+    thread.join()
+    with log_ids(run=4):
+        log.info("inside")
+    assert [(entry["tick"], entry["run"]) for entry in entries(stream)] == [("a1", 3), ("a1", 4)]
+
+
 def test_what_is_less_severe_than_the_level_is_not_logged():
     stream = io.StringIO()
     setup_logging(level="WARNING", stream=stream)
@@ -189,6 +200,9 @@ def test_a_warning_of_python_is_a_log_line(stream):
         ("Authorization: Bearer s3cret-token-value", "Authorization: ***"),
         ("token ghp_0123456789abcdefghij", "token ***"),
         ("hf_0123456789abcdefghij.", "***."),
+        ("wandb_v1_0123456789abcdefghij refused", "*** refused"),
+        ("WANDB_API_KEY=0123456789abcdef", "WANDB_API_KEY=***"),
+        ("{'WANDB_API_KEY': '0123456789abcdef'}", "{'WANDB_API_KEY': '***'}"),
         ("see http://127.0.0.1:8090/status for more", "see http://127.0.0.1:8090/status for more"),
         ("postgresql://lupe@db/code", "postgresql://lupe@db/code"),
     ],

@@ -53,13 +53,17 @@ def test_it_does_not_outlive_its_parent_and_does_not_share_the_device(make_job: 
 
 
 def test_a_failure_is_said_in_a_file(make_job: MakeJob) -> None:
-    _, job_dir = make_job(2, fields={"base": "/nowhere/base"})
+    _, job_dir = make_job(2, fields={"base": "/nowhere/base", "tick": "b2", "decided_by": "a1"})
     with started("evaluate", job_dir) as child:
+        events = list(events_of(child))
         assert child.wait() == 1
     failure = Failure.model_validate_json((job_dir / "error.json").read_text())
     assert failure.reason == "base_missing"
     assert "/nowhere/base" in failure.message
     assert "Traceback" in failure.traceback
+    assert {(event["run"], event["tick"], event["decided_by"]) for event in events} == {(1, "b2", "a1")}
+    told = next(line for line in (job_dir / "child.log").read_text().splitlines() if "child_failed" in line)
+    assert {"reason": "base_missing", "tick": "b2", "decided_by": "a1"}.items() <= json.loads(told).items()
 
 
 def test_it_completes_a_prefix(make_job: MakeJob, base: Path, tmp_path: Path) -> None:
