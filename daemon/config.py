@@ -80,6 +80,10 @@ class TrainingSettings(SampleSettings):
     """Seed of sampling, shuffling and initialisation."""
     threads: int | None = Field(None, ge=1)
     """Threads of the training child on a CPU; unset: one per core."""
+    tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
+    """What records the figures of a training in its job folder; tensorboard needs the extra of that name."""
+    tracked_completions: int = Field(3, ge=0)
+    """Held-out samples that are continued at each evaluation, for the tracker to show; 0: none."""
     wandb_project: str = "codelupe"
     """Weights & Biases project. Runs are kept offline unless WANDB_API_KEY is set."""
 

@@ -127,6 +127,9 @@ class Live:
                 self.training.update({name: event[name] for name in _STEP_FIELDS if name in event})
             elif kind == "eval":
                 self.training["eval_loss"] = event.get("loss")
+        if kind == "note":
+            told = {"event": "child_note", "note": event.get("note"), "run": run.number}
+            log.info("the child says: %s", event.get("message") or event.get("note"), extra=told)
         if kind == "step":
             figures = {key: event[key] for key in ("loss", "tokens_per_s", "eta_s") if event.get(key) is not None}
             self._show(run, int(event["step"]), int(event["total"]), figures)

@@ -1,6 +1,7 @@
 """The GPUs' figures by NVML. Without a driver there are none, and a figure that a card does not tell is left out."""
 
 import logging
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Final
@@ -44,6 +45,15 @@ class Gpus:
             self._lost.discard(number)
             metrics.GPU_UP.labels(str(number)).set(1)
             _measure(str(number), handle)
+
+    def read(self) -> dict[str, float]:
+        """Return what the cards tell at this moment, by `gpu0/power_watts` and so on; without a card nothing."""
+        told = {}
+        for number, handle in enumerate(self._handles):
+            for gauge, ask in _FIGURES.items():
+                name = next(iter(gauge.describe())).name.removeprefix("codelupe_gpu_")
+                told[f"gpu{number}/{name}"] = _ask(ask, handle)
+        return {name: value for name, value in told.items() if not math.isnan(value)}
 
     def _lose(self, number: int, error: Exception) -> None:
         metrics.GPU_UP.labels(str(number)).set(0)

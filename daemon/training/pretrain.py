@@ -13,6 +13,7 @@ from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, Item, Job
 from daemon.samples import SPECIAL_TOKENS, plain_samples, train_tokenizer
 from daemon.training.attention import choose_attention
+from daemon.training.board import open_board
 from daemon.training.child import Child, Failed
 from daemon.training.data import PackedRows, build_samples_of, name_of, pack_rows, read_items
 from daemon.training.failures import blaming
@@ -62,6 +63,7 @@ def pretrain(job: Job, job_dir: Path, child: Child) -> None:
         adam_beta2=0.95,
     )
     trainer = PackedTrainer(model, rows, None, plan, job_dir / CHECKPOINTS, child)
+    trainer.track(open_board(job, job_dir, child))
     progress = trainer.run()
 
     child.phase("save")

@@ -11,16 +11,21 @@ from typing import Any
 
 from daemon.job import Event, Job
 from daemon.training.child import Child
+from monitoring.gpu import Gpus
 
 log = logging.getLogger(__name__)
-FIGURES = ("loss", "lr", "grad_norm", "tokens_per_s", "tokens", "bits_per_byte")
+FIGURES = (
+    *("loss", "smoothed_loss", "lr", "grad_norm", "epoch", "tokens_per_s", "tokens", "data_wait_s", "micro_batch"),
+    *("bits_per_byte", "best"),
+)
+COMPLETION = ("path", "language", "prompt", "expected", "completion")
 CLOSE_TIMEOUT_S = 5.0
 
 
 @contextlib.contextmanager
 def track(verb: str, job: Job, job_dir: Path, child: Child) -> Iterator[None]:
     """Copy the events of a training to W&B; nothing of it can stop or delay the training."""
-    if verb not in {"pretrain", "train"}:
+    if verb not in {"pretrain", "train"} or job.settings.tracker != "wandb":
         yield
         return
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
@@ -36,13 +41,25 @@ def track(verb: str, job: Job, job_dir: Path, child: Child) -> Iterator[None]:
 
 def _follow(events: "queue.SimpleQueue[Event | None]", job: Job, job_dir: Path) -> None:
     try:
-        run = _open(job, job_dir)
-        while (event := events.get()) is not None:
-            if event["event"] in {"step", "eval"}:
-                run.log({f"{event['event']}/{name}": event[name] for name in FIGURES if name in event}, event["step"])
-        run.finish()
+        with contextlib.closing(Gpus()) as gpus:
+            run = _open(job, job_dir)
+            while (event := events.get()) is not None:
+                _log(run, event, gpus)
+            run.finish()
     except Exception:  # the edge of the thread: tracking is a courtesy
         log.exception("Weights & Biases stopped following", extra={"event": "tracker_failed"})
+
+
+def _log(run: Any, event: Event, gpus: Gpus) -> None:
+    name = event["event"]
+    if name in {"step", "eval"}:
+        figures = {f"{name}/{figure}": event[figure] for figure in FIGURES if figure in event}
+        run.log(figures | (gpus.read() if name == "step" else {}), event["step"])
+    elif name == "completions":
+        import wandb
+
+        rows = [[one[column] for column in COMPLETION] for one in event["completions"]]
+        run.log({"eval/completions": wandb.Table(columns=list(COMPLETION), data=rows)}, event["step"])
 
 
 def _open(job: Job, job_dir: Path) -> Any:
@@ -53,10 +70,23 @@ def _open(job: Job, job_dir: Path) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
+    told = job.model_dump(mode="json", include={"line", "run", "attempt", "tick", "decided_by", "kind", "seed", "base"})
     return wandb.init(
         project=job.settings.wandb_project,
         name=f"{job.line}-{job.run:04d}",
-        config=job.settings.model_dump(mode="json"),
+        # Rounds of a line are one group; its base and its adapters are not compared with each other.
+        group=job.line,
+        job_type=job.kind,
+        tags=[f"round-{job.run:04d}"],
+        config=job.settings.model_dump(mode="json") | told,
         mode="online" if os.environ.get("WANDB_API_KEY") else "offline",
-        settings=wandb.Settings(silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            x_disable_stats=True,  # its own measurements ask a cloud's metadata server; NVML tells the same
+            x_disable_machine_info=True,
+            x_save_requirements=False,
+        ),
     )

@@ -16,8 +16,10 @@ from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, VALIDATION, Item, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
+from daemon.training.board import open_board
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Child, Failed
+from daemon.training.completions import Completions
 from daemon.training.data import PackedRows, build_samples_of, pack_rows, read_items
 from daemon.training.evaluate import choose_pieces
 from daemon.training.failures import OutOfMemory
@@ -74,6 +76,8 @@ def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
 
     child.phase("train")
     trainer = PackedTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)
+    num_shown = 0 if settings.tracker == "none" else settings.tracked_completions
+    trainer.track(open_board(job, job_dir, child), Completions(validation, num_shown, tokenizer, child))
     progress = trainer.run()
 
     child.phase("save")

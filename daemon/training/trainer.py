@@ -24,6 +24,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from daemon.files import sweep_temporaries
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
 from daemon.training.child import Child, Failed, Stopped
+from daemon.training.completions import Completions
 from daemon.training.data import Batch, PackedRows, Row, collate, names_of
 from daemon.training.failures import OutOfMemory, blaming, raise_if_out_of_memory
 from daemon.training.lora import State, restore_state, trainable_state
@@ -108,6 +109,14 @@ class PackedTrainer(Trainer):
         self.step_tokens = self.step_targets = 0
         self.data_wait_s = 0.0  # of the last step
         self.recent: deque[tuple[float, int]] = deque(maxlen=20)
+        self.board: TrainerCallback | None = None
+        self.completions: Completions | None = None
+
+    def track(self, board: TrainerCallback | None, completions: Completions | None = None) -> None:
+        """Tell figures to `board` as well, and show completions at each evaluation."""
+        self.board, self.completions = board, completions
+        if board is not None:
+            self.add_callback(board)
 
     # What happens, in order
 
@@ -204,6 +213,8 @@ class PackedTrainer(Trainer):
             micro_batch=self.plan.micro_batch,
         )
         self.step_tokens = self.step_targets = 0
+        if self.board is not None:
+            self.board.on_log(self.args, self.state, self.control, logs=logs | {"tokens_per_s": speed})
         self._check_spike(step, loss)
 
     def _check_spike(self, step: int, loss: float) -> None:
@@ -258,6 +269,11 @@ class PackedTrainer(Trainer):
         best = self._judge(loss)
         bits = nats / math.log(2) / max(1, num_bytes)
         self.child.emit("eval", step=step, loss=loss, bits_per_byte=bits, best=best)
+        if self.board is not None:
+            told = {"eval_loss": loss, "eval_bits_per_byte": bits}
+            self.board.on_log(self.args, self.state, self.control, logs=told)
+        if self.completions is not None:
+            self.completions.show(self)
         return {"eval_loss": loss}
 
     def _judge(self, loss: float) -> bool:

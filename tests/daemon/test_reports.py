@@ -92,6 +92,19 @@ def test_a_failed_run_is_shown_with_its_reason_and_traceback(ctx, ask, rows, mon
     assert "message=no number" in " ".join(told.split())
 
 
+def test_what_the_child_notes_is_a_line_of_the_daemon_s_log(ctx, rows, monkeypatch, caplog):
+    rows()
+    child = FakeChild()
+    child.events = [{"event": "note", "note": "tracker_failed", "message": "tensorboard is not installed"}]
+    monkeypatch.setattr("daemon.rounds.run_child", child)
+    caplog.set_level("INFO", logger="daemon.live")
+    loop_of(ctx).run()
+
+    told = next(record for record in caplog.records if getattr(record, "event", "") == "child_note")
+    assert (told.note, told.run) == ("tracker_failed", 1)
+    assert "tensorboard is not installed" in told.message
+
+
 def test_a_run_and_its_version_are_shown_with_what_the_gate_saw(ctx, ask, rows):
     rows()
     conclude_with(ctx, -0.05)

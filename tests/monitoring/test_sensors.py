@@ -49,6 +49,11 @@ def test_the_cards_are_listed_with_what_each_told_last(card):
     assert (shown["gpu"], shown["name"], shown["up"]) == ("0", "NVIDIA GeForce RTX 5090", 1)
     assert (shown["memory_used_bytes"], shown["temperature_celsius"]) == (27 * 2**30, 61)
     assert "power_watts" not in shown
+def test_what_a_card_tells_can_be_read_by_name_for_a_tracker(card):
+    card(watts=None)
+    told = gpu.Gpus().read()
+    assert (told["gpu0/temperature_celsius"], told["gpu0/utilization_ratio"]) == (61, 0.97)
+    assert "gpu0/power_watts" not in told
 
 
 def test_a_figure_that_a_card_does_not_tell_is_absent_and_the_others_are_there(card):

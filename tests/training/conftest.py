@@ -36,6 +36,7 @@ MICRO: dict[str, Any] = {
     "vocabulary": 512,
     "threads": 1,
     "patience": 100,
+    "tracker": "none",
 }
 
 
