@@ -49,6 +49,8 @@ def test_the_cards_are_listed_with_what_each_told_last(card):
     assert (shown["gpu"], shown["name"], shown["up"]) == ("0", "NVIDIA GeForce RTX 5090", 1)
     assert (shown["memory_used_bytes"], shown["temperature_celsius"]) == (27 * 2**30, 61)
     assert "power_watts" not in shown
+
+
 def test_what_a_card_tells_can_be_read_by_name_for_a_tracker(card):
     card(watts=None)
     told = gpu.Gpus().read()
