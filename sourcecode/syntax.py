@@ -166,18 +166,20 @@ class _Watch:
 
     def must_end(self, _offset: int, _has_error: bool) -> bool:
         now = time.thread_time()
+        if now > self._until:
+            return True
         # Most files are done before the first look.
         if now - self._looked_at >= _LOOK_S:
             self._looked_at = now
-            return now > self._until or self._takes_too_much()
-        return now > self._until
+            if self._takes_too_much():
+                self.reason = "parse_memory"
+                return True
+        return False
 
     def _takes_too_much(self) -> bool:
         used = int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE_BYTES
         if self._most_bytes is None:
             self._most_bytes = used + MAX_PARSE_MEMORY
-        if used > self._most_bytes:
-            self.reason = "parse_memory"
         return used > self._most_bytes
 
 
