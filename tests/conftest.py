@@ -15,6 +15,7 @@ from schema.database import create_engine, upgrade
 from schema.embedded import open_server, stop_server
 from tests.processes import Service, end_processes_of
 from tests.rows import store_rows
+from tests.waiting import close
 
 _TEMPLATE = "codelupe_template"
 _numbers = itertools.count(1)
@@ -67,7 +68,7 @@ def engine(database_url: str) -> Iterator[Engine]:
     """An engine on the fresh database."""
     engine = create_engine(database_url, application_name="tests")
     yield engine
-    engine.dispose()
+    close(engine)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from tests.ingest.helpers import SETTINGS, make_code
 from tests.processes import steer
 from tests.proxy import Proxy
 from tests.rows import audit_of, runs_of, store_rows
-from tests.waiting import DEADLINE_S
+from tests.waiting import DEADLINE_S, close
 
 # Long enough for every outage here.
 LEASE_S = 120
@@ -38,7 +38,7 @@ def behind_proxy(proxy):
     """A worker's engine."""
     engine = create_engine(proxy.url, application_name="worker")
     yield engine
-    engine.dispose()
+    close(engine)
 
 
 def is_promoted(database_url):
@@ -183,7 +183,7 @@ def set_revision(url, revision):
     engine = create_engine(url.render_as_string(hide_password=False), application_name="tests")
     with engine.begin() as conn:
         conn.execute(sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
-    engine.dispose()
+    close(engine)
     return url
 
 

@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool
+
 # A machine that does three other things is ten times slower, and that is no failure.
 DEADLINE_S = 180.0
 
@@ -17,3 +20,11 @@ def wait_for(look: Callable[[], T], what: str = "it", *, timeout_s: float = DEAD
         assert time.monotonic() < until, f"{what} did not happen within {timeout_s:.0f} s"
         time.sleep(0.01)
     return found
+
+
+def close(engine: Engine) -> None:
+    """Dispose of an engine once no thread uses it: a connection in use would not be closed with the others."""
+    pool = engine.pool
+    assert isinstance(pool, QueuePool)
+    wait_for(lambda: pool.checkedout() == 0, "the last use of the database")
+    engine.dispose()

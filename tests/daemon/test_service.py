@@ -29,7 +29,7 @@ from schema.stalls import cut_when_stopped
 from schema.versions import fetch_promotions, fetch_versions
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
 from tests.proxy import Proxy
-from tests.waiting import DEADLINE_S, wait_for
+from tests.waiting import DEADLINE_S, close, wait_for
 
 BETTER = -0.05
 
@@ -45,9 +45,7 @@ def engine(proxy):
     """All that the daemon does goes through the proxy."""
     engine = create_engine(proxy.url, application_name="daemon")
     yield engine
-    # Whoever still looks at the database holds a connection, which would not be closed with the others.
-    wait_for(lambda: not any(thread.name == "look" for thread in threading.enumerate()), "the last look")
-    engine.dispose()
+    close(engine)
 
 
 @pytest.fixture
@@ -55,7 +53,7 @@ def direct(database_url):
     """The test's own look at the database."""
     engine = create_engine(database_url, application_name="tests")
     yield engine
-    engine.dispose()
+    close(engine)
 
 
 @pytest.fixture
@@ -153,7 +151,7 @@ def test_a_statement_that_takes_too_long_is_cancelled_and_the_loop_goes_on(loop,
     assert ctx.live.database_error is None  # it is there, and slow
 
     assert impatient.step()
-    slow.dispose()
+    close(slow)
 
 
 def _with_engine(ctx, engine):
@@ -282,7 +280,7 @@ def test_one_connection_is_enough_for_a_whole_round(proxy, make_context, setting
     with direct.connect() as conn:
         count = sa.text("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'single'")
         assert conn.execute(count).scalar_one() == 1
-    single.dispose()
+    close(single)
     assert figures(direct) == (["promoted"], ["promoted"], 1)
 
 
