@@ -14,11 +14,12 @@ from daemon.files import write_json
 from daemon.job import TEST, EvaluationResult, Item, ItemBits, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
+from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.child import Child
 from daemon.training.data import build_samples_of, collate, pack_rows, read_items
 from daemon.training.lora import load_adapters
 from daemon.training.loss import token_losses
-from daemon.training.model import compute_dtype, head, hidden_at_targets, load_base, load_base_tokenizer, prepare_device
+from daemon.training.model import compute_dtype, head, hidden_at_targets, prepare_device
 from sourcecode.fingerprints import stable_share
 
 

@@ -16,6 +16,7 @@ from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, VALIDATION, Item, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
+from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.board import open_board
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Child, Failed
@@ -25,7 +26,7 @@ from daemon.training.evaluate import choose_pieces
 from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.lora import attach_adapter, save_adapter
-from daemon.training.model import compute_dtype, load_base, load_base_tokenizer, prepare_device
+from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.report import save_result
 from daemon.training.trainer import PROGRESS, PackedTrainer, Plan, Progress
 

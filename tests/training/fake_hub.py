@@ -116,9 +116,9 @@ def load_each(job_dir: Path, bases: list[str]) -> dict[str, dict[str, object]]:
     from huggingface_hub.utils import _http
 
     from daemon.job import Job
+    from daemon.training.base import load_base, load_base_tokenizer
     from daemon.training.child import Failed
     from daemon.training.failures import classify
-    from daemon.training.model import load_base, load_base_tokenizer
 
     # The library waits up to half a minute between its tries, and a minute for each: no setting of it shortens that.
     file_download._ETAG_RETRY_TIMEOUT = 1

@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from daemon.job import Job, Result
+from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.child import Failed
-from daemon.training.model import load_base, load_base_tokenizer
 from tests.training.fake_hub import ANSWERS, COMMIT, Handler, Hub, LoginPage, serving
 
 MakeJob = Callable[..., tuple[Job, Path]]

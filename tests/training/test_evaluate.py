@@ -10,10 +10,10 @@ import torch
 
 from daemon.job import TEST, EvaluationResult, Job
 from daemon.samples import evaluation_samples
+from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.data import read_items
 from daemon.training.evaluate import evaluate
 from daemon.training.lora import load_adapters
-from daemon.training.model import load_base, load_base_tokenizer
 from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]

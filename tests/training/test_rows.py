@@ -13,10 +13,11 @@ from torch.nn import functional
 from daemon.job import Job
 from daemon.samples import Sample
 from daemon.training.attention import wrap_varlen
+from daemon.training.base import load_base
 from daemon.training.child import Failed
 from daemon.training.data import PackedRows, collate, pack_rows, read_items
 from daemon.training.lora import attach_adapter
-from daemon.training.model import head, hidden_at_targets, load_base
+from daemon.training.model import head, hidden_at_targets
 
 
 def make_sample(length: int, prompt: int, seed: int) -> Sample:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training.__main__ import set_environment
+from daemon.training.base import load_base_tokenizer
 from daemon.training.child import Child, Failed, Stopped
 from daemon.training.data import read_items
-from daemon.training.model import load_base_tokenizer
 from daemon.training.schedule import is_spike, rate_share, tokens_per_second
 from daemon.training.train import choose_validation, halve, make_plan, make_rows, train
 

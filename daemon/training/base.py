@@ -1,0 +1,106 @@
+"""The frozen base from its files: found, checked, loaded once as the settings store it."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers.utils import logging
+
+from daemon.config import TrainingSettings
+from daemon.samples import BaseError, describe_missing, find_file, load_tokenizer, words_of
+from daemon.training.attention import SDPA, Attention
+from daemon.training.child import Failed
+from daemon.training.failures import classify
+from daemon.training.model import Model, compute_dtype, keep_trainable
+
+
+def load_base(job: Model, attention: Attention = SDPA) -> Any:
+    """Load the base model, frozen and quantised as the settings say; its config's `_commit_hash` is the hub's commit.
+
+    Raises:
+        Failed: base_missing, naming the model, where it was looked for, and what to set.
+    """
+    settings = job.settings
+    folder = find_base_file(job, "config.json").parent
+    commit = None if Path(job.base).expanduser().is_dir() else folder.name  # that of the hub's snapshot
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # for a terminal, and this is a log
+    try:
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            job.base,
+            revision=commit or job.base_revision,  # all files of one commit, though the hub's may move on
+            quantization_config=_quantisation(settings),
+            dtype=compute_dtype(settings),
+            device_map="cpu" if job.device == "cpu" else {"": 0},
+            attn_implementation=attention.implementation,
+            use_safetensors=True,
+            trust_remote_code=False,
+            use_cache=False,
+            output_loading_info=True,
+        )
+    except Exception as error:  # what a damaged file makes the library raise can be anything
+        if classify(error).reason != "exception":
+            raise
+        raise _refuse(job, find_damage(folder) or words_of(error)) from error
+    model, loaded = found
+    if loaded["missing_keys"]:  # transformers would go on with random numbers in their place
+        names = ", ".join(sorted(loaded["missing_keys"])[:3])
+        raise _refuse(job, f"the weights in {folder} lack {len(loaded['missing_keys'])} tensors: {names}, …")
+    if not (hasattr(model, "model") and hasattr(model, "lm_head")):
+        raise _refuse(job, f"{folder / 'config.json'} is of a {type(model).__name__}, not of the Qwen2 family")
+    model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
+    model.requires_grad_(False)
+    keep_trainable(model)
+    return model
+
+
+def load_base_tokenizer(job: Model) -> Tokenizer:
+    """Load the base's tokenizer; raise Failed(base_missing) as `load_base` would, only sooner."""
+    find_base_file(job, "config.json")
+    try:
+        return load_tokenizer(job.base, job.base_revision)
+    except BaseError as error:
+        raise _missing(error) from error
+
+
+def find_base_file(job: Model, filename: str) -> Path:
+    """Return a file of the base, fetched if need be; raise Failed(base_missing) where it is not to be had."""
+    try:
+        return find_file(job.base, filename, job.base_revision)
+    except BaseError as error:
+        raise _missing(error) from error
+
+
+def find_damage(folder: Path) -> str | None:
+    """Return which file of weights in a folder cannot be read, and why; None where all can."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            return f"{file} is damaged: {words_of(error)}"
+    return None
+
+
+def _missing(error: BaseError) -> Failed:
+    """Return the failure; a disk that did not take the download is the disk's."""
+    cause = error.__cause__
+    if cause is not None and (failure := classify(cause)).reason != "exception":
+        return Failed(failure.reason, f"{error} ({failure.message})")
+    return Failed("base_missing", str(error))
+
+
+def _refuse(job: Model, detail: str) -> Failed:
+    return Failed("base_missing", describe_missing(job.base, job.base_revision, detail))
+
+
+def _quantisation(settings: TrainingSettings) -> BitsAndBytesConfig | None:
+    if settings.quantisation == "none":
+        return None
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=compute_dtype(settings),
+    )
