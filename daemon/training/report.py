@@ -13,7 +13,7 @@ from daemon.files import digest_folder, write_json
 from daemon.job import Job, Result
 from daemon.samples import tokenizer_digest
 from daemon.training.data import PackedRows
-from daemon.training.trainer import Plan, Progress
+from daemon.training.progress import Plan, Progress
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
 

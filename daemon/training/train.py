@@ -27,8 +27,9 @@ from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.progress import PROGRESS, Plan, Progress
 from daemon.training.report import save_result
-from daemon.training.trainer import PROGRESS, PackedTrainer, Plan, Progress
+from daemon.training.trainer import PackedTrainer
 
 CHECKPOINTS = "checkpoints"
 EVALS_PER_RUN = 8  # at least so many, however short the run

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from daemon.job import MEMBERS, TEST, VALIDATION, Failure, Job
 from daemon.samples import builders
 from daemon.training import trainer as trainer_module
+from daemon.training import validation as validation_module
 from daemon.training.__main__ import run
 from daemon.training.child import Failed
 from daemon.training.evaluate import evaluate
@@ -166,7 +167,7 @@ def test_an_evaluation_that_raises_is_not_the_datas_fault(
     def broken(*_: Any) -> torch.Tensor:
         raise IndexError("index out of range in self")
 
-    monkeypatch.setattr(trainer_module, "token_losses", broken)
+    monkeypatch.setattr(validation_module, "token_losses", broken)
     job, job_dir = make_job(3)
     with pytest.raises(IndexError) as caught:
         train(job, job_dir, recorder())

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
+from daemon.training import validation as validation_module
 from daemon.training.__main__ import set_environment
 from daemon.training.base import load_base_tokenizer
 from daemon.training.child import Child, Failed, Stopped
@@ -199,14 +200,14 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(
 def test_out_of_memory_in_an_evaluation_halves_the_micro_batch_too(
     make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trainer_module.hidden_at_targets
+    real = validation_module.hidden_at_targets
 
     def scarce(model: Any, batch: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
         if not torch.is_grad_enabled() and len(batch["input_ids"]) > 2:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
         return real(model, batch, dtype)
 
-    monkeypatch.setattr(trainer_module, "hidden_at_targets", scarce)
+    monkeypatch.setattr(validation_module, "hidden_at_targets", scarce)
     job, job_dir = make_job(24, eval_share=0.5)
     child = recorder()
     train(job, job_dir, child)
@@ -336,12 +337,12 @@ def test_a_validation_loss_that_is_not_a_number_ends_the_run_and_is_no_best_one(
 def test_a_validation_loss_that_stops_being_a_number_is_the_datas_fault(
     make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = trainer_module.token_losses
+    real = validation_module.token_losses
 
     def breaking(*tensors: torch.Tensor) -> torch.Tensor:
         return real(*tensors) * (1.0 if len(child.of("eval")) < 2 else math.nan)
 
-    monkeypatch.setattr(trainer_module, "token_losses", breaking)
+    monkeypatch.setattr(validation_module, "token_losses", breaking)
     job, job_dir = make_job(24)
     child = recorder()
     with pytest.raises(Failed, match="step 2: validation loss nan") as caught:

@@ -1,0 +1,56 @@
+"""How a run is to train, and how far it is."""
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train, as far as it is not in the data."""
+
+    num_steps: int
+    micro_batch: int
+    accumulation: int
+    learning_rate: float
+    warmup_steps: int
+    max_grad_norm: float
+    weight_decay: float
+    optimizer: str
+    adam_beta2: float
+    checkpoint_interval_s: float
+    eval_every: int
+    patience: int
+    min_improvement: float
+    seed: int
+    device: str
+    dtype: torch.dtype
+    flat: bool
+
+
+class Progress(BaseModel):
+    """How far a run is, as its checkpoint keeps it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    loss: float | None = None
+    last_losses: list[float] = []
+    """Training loss of the last steps, at most SMOOTHED."""
+    first_loss: float | None = None
+    """Mean training loss of the first FIRST steps."""
+    num_evals: int = 0
+    last_eval_step: int | None = None
+    best_loss: float | None = None
+    best_step: int | None = None
+    reference_loss: float | None = None
+    """Validation loss at the last improvement that counted."""
+    evals_without_improvement: int = 0
+    stopped_early: bool = False
+    micro_batch: int = 0
