@@ -138,6 +138,10 @@ class DaemonSettings(TrainingSettings):
     """Shortest file that is trained on, in characters."""
     replay_share: float = Field(0.15, ge=0, le=1)
     """Rows of earlier rounds that are trained again beside the new ones, as a share of the new ones."""
+    consolidate_every: int = Field(8, ge=0)
+    """Promoted rounds after which one trains a new adapter from the base, on rows of all rounds; 0: never."""
+    consolidate_regression: float = Field(0.03, gt=0)
+    """Relative rise of the held-out bits of earlier rounds' code at which that is done before its turn."""
     min_test_units: int = Field(8, ge=1)
     """Held-out units needed before a run may start; with fewer the gate could not judge."""
     max_test_chars: int = Field(2_000_000, ge=10_000)

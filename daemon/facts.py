@@ -10,6 +10,7 @@ from daemon import policy
 from daemon.config import DaemonSettings
 from daemon.policy import Facts
 from daemon.windows import is_inside, next_opening
+from schema.consolidations import fetch_since_consolidation
 from schema.database import fetch_now
 from schema.freshness import count_changes, fetch_oldest_fresh
 from schema.jobs import is_run_requested
@@ -58,7 +59,8 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         facts = _with_other_triggers(conn, facts, line, settings, now)
     if facts.num_fresh < policy.num_needed(facts):
         return facts
-    return replace(facts, num_test_units=count_split(conn, line.id, limits).get("test", {}).get("units", 0))
+    facts = replace(facts, num_test_units=count_split(conn, line.id, limits).get("test", {}).get("units", 0))
+    return _with_consolidation(conn, facts, line, settings)
 
 
 def at_hour(facts: Facts, settings: DaemonSettings, now: dt.datetime) -> Facts:
@@ -76,6 +78,19 @@ def at_hour(facts: Facts, settings: DaemonSettings, now: dt.datetime) -> Facts:
 
 def _say(local: dt.datetime) -> str:
     return f"{local:%a %Y-%m-%d %H:%M %Z}"
+
+
+def _with_consolidation(conn: Connection, facts: Facts, line: Line, settings: DaemonSettings) -> Facts:
+    if line.current_version is None or not settings.consolidate_every:
+        return facts
+    since = fetch_since_consolidation(conn, line.id)
+    return replace(
+        facts,
+        num_rounds=since.num_rounds,
+        consolidate_every=settings.consolidate_every,
+        regression=None if since.regression is None else round(since.regression, 4),
+        consolidate_regression=settings.consolidate_regression,
+    )
 
 
 def _with_other_triggers(

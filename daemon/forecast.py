@@ -94,6 +94,6 @@ def _last_speed(conn: Connection, line_id: int) -> float | None:
     """Return the tokens per second of the newest adapter run that measured them."""
     for run in fetch_runs(conn, line_id, limit=_NUM_RUNS):
         speed = run.figures.get("training", {}).get("tokens_per_s")
-        if run.kind == "adapter" and speed:
+        if run.kind != "base" and speed:
             return float(speed)
     return None

@@ -42,7 +42,14 @@ class Job(_Document):
     """Folder of the base model, or its name on the hub. For a run of kind `base`: the folder it is to make."""
     base_revision: str | None = None
     incumbent: Path | None = None
-    """Adapter that this run continues and is judged against."""
+    """Adapter in service, which this run is judged against."""
+    fresh: bool = False
+    """Whether it begins with a new adapter all the same: a consolidation."""
+
+    @property
+    def continued(self) -> Path | None:
+        """Adapter whose weights this run goes on from; None: it makes a new one."""
+        return None if self.fresh else self.incumbent
 
 
 class Item(_Document):

@@ -162,7 +162,7 @@ class Loop:
         if not self.once:
             return
         live = self.ctx.live
-        if live.finished is not None and (live.finished.kind == "adapter" or live.finished.state == "failed"):
+        if live.finished is not None and (live.finished.kind != "base" or live.finished.state == "failed"):
             ended = {"promoted": ExitCode.OK, "failed": ExitCode.FAILED}
             self._stop(ended.get(live.finished.state, ExitCode.NOT_PROMOTED))
         elif self._num_errors >= _MOST_ERRORS:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Verdict = Literal["train", "make_base", "wait"]
+Verdict = Literal["train", "consolidate", "make_base", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,12 @@ class Facts:
     watch_commits: int | None = None
     unknown_watched: str = ""
     """Watched repositories that ingest has never heard of."""
+    num_rounds: int = 0
+    """Promoted rounds since the line's adapter was last tried to be made from the base."""
+    consolidate_every: int = 0
+    regression: float | None = None
+    """Relative rise of the held-out bits of earlier rounds' code meanwhile; None: not known, or not looked at."""
+    consolidate_regression: float | None = None
 
     def as_inputs(self) -> dict[str, Any]:
         """Return the facts as the decision's recorded inputs."""
@@ -120,4 +126,17 @@ def _decide_at_any_hour(facts: Facts) -> Decision:
         return Decision("wait", "too_few_held_out", missing)
     if facts.needs_base:
         return Decision("make_base", "base_missing")
-    return Decision("train", _trigger(facts))
+    trigger = _trigger(facts)
+    # What an operator asks for, or a few rows do, is an ordinary round: a consolidation takes far longer.
+    if trigger == "threshold_reached" and (why := _consolidation(facts)):
+        return Decision("consolidate", why)
+    return Decision("train", trigger)
+
+
+def _consolidation(facts: Facts) -> str:
+    """Return why the next run should begin at the base again; empty: it should go on."""
+    if not facts.consolidate_every:
+        return ""
+    if facts.num_rounds >= facts.consolidate_every:
+        return "rounds_reached"
+    return "old_code_regressed" if _is_reached(facts.regression or 0.0, facts.consolidate_regression) else ""

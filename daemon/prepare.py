@@ -38,7 +38,7 @@ def _belongs(folder: Path, run: Run) -> bool:
 
 
 def _incumbent(led: Led, run: Run) -> Path | None:
-    """Return the adapter that the run continues, after checking every file of it."""
+    """Return the adapter that the run is judged against, after checking every file of it."""
     if run.parent_version is None:
         return None
     with led.ctx.engine.connect() as conn:
@@ -50,7 +50,7 @@ def _incumbent(led: Led, run: Run) -> Path | None:
 
 def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
     paths = led.ctx.paths
-    if settings.makes_base and run.kind == "adapter":
+    if settings.makes_base and run.kind != "base":
         # A base of another database's life would give the adapter another tokenizer.
         verify_folder(paths.base, run.base_revision)
     own_base = paths.job(run.number) / "base" if run.kind == "base" else paths.base
@@ -68,6 +68,7 @@ def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
         base=str(own_base) if settings.makes_base else settings.base_model,
         base_revision=None if settings.makes_base else settings.base_revision or run.base_revision,
         incumbent=_incumbent(led, run),
+        fresh=run.kind == "consolidation",
     )
 
 

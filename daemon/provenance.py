@@ -27,7 +27,7 @@ tags: [codelupe, lora]
 ---
 # {line}, version {version}
 
-Adapter of `{base}`, made by run {run}{parent} on {rows} new rows ({tokens:,} tokens, {seconds:.0f} s).
+Adapter of `{base}`, made by run {run}{parent} on {rows:,} new rows{earlier} ({tokens:,} tokens, {seconds:.0f} s).
 
 | model | held-out bits per byte |
 |---|---|
@@ -73,17 +73,21 @@ def write_attributions(folder: Path, engine: Engine, run: Run) -> dict[str, Any]
 
 
 def write_model_card(
-    adapter: Path, run: Run, result: Result, gate: Gate, *, num_rows: int, attributions: dict[str, Any]
+    adapter: Path, run: Run, result: Result, gate: Gate, *, roles: dict[str, int], attributions: dict[str, Any]
 ) -> None:
     """Write the README.md of an adapter: what it was made from, and how it did. A pure function of the run."""
     parent = f" from version {run.parent_version}" if run.parent_version is not None else ""
+    if run.kind == "consolidation":
+        parent = f", a consolidation (a new adapter of the base, judged against version {run.parent_version}),"
+    num_earlier = roles.get("replay", 0) + roles.get("consolidation", 0)
     card = _CARD.format(
         base=run.config["base_model"],
         line=run.config["line"],
         version=run.version,
         run=run.number,
         parent=parent,
-        rows=num_rows,
+        rows=roles["train"],
+        earlier=f" and {num_earlier:,} of earlier rounds" if num_earlier else "",
         tokens=result.tokens,
         seconds=result.seconds,
         table="\n".join(f"| {model} | {bits:.4f} |" for model, bits in gate.bits_per_byte.items() if bits is not None),

@@ -52,6 +52,7 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "gate": gate,
         "rows": roles.get("train", 0) + roles.get("base", 0),
         "replayed_rows": roles.get("replay", 0),
+        "retained_rows": roles.get("consolidation", 0),
         "tokens": training.get("tokens"),
         "steps": training.get("steps"),
         "seconds": training.get("seconds"),

@@ -116,6 +116,7 @@ def _start_run(led: Led, line: Line) -> bool:
 def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run | None:
     settings = led.ctx.settings
     for_base, probe = decision.verdict == "make_base", decision.reason == "bisecting"
+    kinds = {"make_base": "base", "consolidate": "consolidation", "train": "adapter"}
     with led.ctx.engine.begin() as conn:
         check_fence(conn, led.lease)
         run = claim_run(
@@ -123,7 +124,7 @@ def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run 
             run_uuid=str(uuid.uuid4()),
             line_id=line.id,
             lease=led.lease,
-            kind="base" if for_base else "adapter",
+            kind=kinds[decision.verdict],
             limits=limits_of(settings, for_base=for_base),
             min_rows=1 if for_base else num_needed,
             config=settings.model_dump(mode="json"),
@@ -135,6 +136,6 @@ def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run 
         if run is None and probe:
             skip_probe(conn, line.id)
         # What was asked for is an adapter: neither its base nor the search for a row at fault answers it.
-        if run is not None and run.kind == "adapter" and not probe:
+        if run is not None and not (for_base or probe):
             answer_jobs(conn, run)
     return run

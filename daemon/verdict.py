@@ -40,9 +40,9 @@ def conclude(led: Led, run: Run) -> Run:
     assert run.version is not None  # noqa: S101
     target = led.ctx.paths.version(run.version)
     with led.ctx.engine.connect() as conn:
-        num_rows = count_members(conn, run.id)["train"]
+        roles = count_members(conn, run.id)
     attributions = write_attributions(job / "adapter", led.ctx.engine, run)
-    write_model_card(job / "adapter", run, result, gate, num_rows=num_rows, attributions=attributions)
+    write_model_card(job / "adapter", run, result, gate, roles=roles, attributions=attributions)
     manifest = _manifest(led, run, result, attributions)
     digest = publish_folder(job / "adapter", target, manifest, confirm=lambda: _confirm_lead(led))
     failpoints.hit("publish.before_promote")
@@ -135,7 +135,13 @@ def _close(
         # Somebody promoted or rolled back meanwhile: this candidate was judged against another incumbent.
         state, reason = "held", "incumbent_changed"
     set_verdict(conn, led.line_id, run.version, state)
-    record_decision(conn, led.line_id, verdict=state, reason=reason, inputs={"run": run.number, **gate.as_inputs()})
+    record_decision(
+        conn,
+        led.line_id,
+        verdict=state,
+        reason=reason,
+        inputs={"run": run.number, "kind": run.kind, **gate.as_inputs()},
+    )
     back_off(conn, led.line_id, None)
     if run.base_revision is None:
         # What the first round found on the hub is the base of the line from now on.
@@ -146,7 +152,8 @@ def _close(
     )
     if state == "promoted":
         return advance_run(conn, run, lease=led.lease, to=state, reason=reason)
-    return release_run(conn, run, lease=led.lease, to=state, reason=reason, waiting=True)
+    # New rows of a consolidation have not been tried on top of the incumbent yet: the next round takes them.
+    return release_run(conn, run, lease=led.lease, to=state, reason=reason, waiting=run.kind != "consolidation")
 
 
 def evaluation_rows(evaluation: EvaluationResult) -> list[dict[str, Any]]:
@@ -179,6 +186,7 @@ def _manifest(led: Led, run: Run, result: Result, attributions: dict[str, Any]) 
         "format_version": 1,
         "line": led.ctx.settings.line,
         "run": run.number,
+        "kind": run.kind,
         "version": run.version,
         "parent": run.parent_version,
         "base_model": led.ctx.settings.base_model,

@@ -37,7 +37,7 @@ def count_changes(conn: sa.Connection, line_id: int, watched: Sequence[str]) -> 
     """
     ids, unknown = _find(conn, watched)
     last_run = sa.select(sa.func.max(TrainingRun.created_at)).where(
-        TrainingRun.line_id == line_id, TrainingRun.kind == "adapter", TrainingRun.state != "failed"
+        TrainingRun.line_id == line_id, TrainingRun.kind != "base", TrainingRun.state != "failed"
     )
     since = sa.func.coalesce(last_run.scalar_subquery(), sa.text("'-infinity'::timestamptz"))
     num_files = sa.func.count(ProcessedFile.file_path.distinct())

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from schema.backlog import Limits, is_pending, lock_ingest
-from schema.tables import QueueItem, RunItem
+from schema.tables import CONSUMING_ROLES, QueueItem, RunItem
 
 # `picked` locks what may be taken, in the index's order, and skips what another transaction holds: those rows stay
 # pending. `fresh` counts before the cut by characters, so that a small cut cannot make a promised claim fail for ever.
@@ -60,22 +60,27 @@ _PROBE = """
         FOR UPDATE
     )
 """
-_REPLAY = sa.text(
+# Rows that the line has consumed before and may see again, in the order of their hashes with the run's number.
+_REPEAT = sa.text(
     """
     INSERT INTO training_run_items (run_id, ordinal, line_id, item_kind, item_id, role, content_sha256)
-    SELECT :run_id, :first_ordinal + row_number() OVER (ORDER BY sampled.hash, sampled.item_id) - 1, :line_id,
-        sampled.item_kind, sampled.item_id, 'replay', sampled.content_sha256
+    SELECT :run_id, :first_ordinal + place - 1, :line_id, item_kind, item_id, :role, content_sha256
     FROM (
-        SELECT i.item_kind, i.item_id, i.content_sha256,
-            sha256(convert_to(concat_ws(':', CAST(:number AS text), i.item_kind, i.item_id), 'UTF8')) AS hash
-        FROM training_run_items i
-        JOIN training_queue q USING (line_id, item_kind, item_id)
-        JOIN processed_files f ON i.item_kind = 'file' AND f.id = i.item_id
-        WHERE i.line_id = :line_id AND i.role IN ('base', 'train') AND i.released_at IS NULL AND i.run_id <> :run_id
-            AND q.excluded_reason IS NULL AND q.quarantined_reason IS NULL
-            AND f.content IS NOT NULL AND f.content_sha256 = i.content_sha256
-        ORDER BY hash, i.item_id LIMIT :num_rows
-    ) AS sampled
+        SELECT *, row_number() OVER by_hash AS place, sum(num_chars) OVER by_hash AS chars_so_far
+        FROM (
+            SELECT i.item_kind, i.item_id, i.content_sha256, q.num_chars,
+                sha256(convert_to(concat_ws(':', CAST(:number AS text), i.item_kind, i.item_id), 'UTF8')) AS hash
+            FROM training_run_items i
+            JOIN training_queue q USING (line_id, item_kind, item_id)
+            JOIN processed_files f ON i.item_kind = 'file' AND f.id = i.item_id
+            WHERE i.line_id = :line_id AND i.role = ANY(:of_roles) AND i.released_at IS NULL AND i.run_id <> :run_id
+                AND q.excluded_reason IS NULL AND q.quarantined_reason IS NULL
+                AND f.content IS NOT NULL AND f.content_sha256 = i.content_sha256
+            ORDER BY hash, i.item_id LIMIT :num_rows
+        ) AS sampled
+        WINDOW by_hash AS (ORDER BY hash, item_id ROWS UNBOUNDED PRECEDING)
+    ) AS counted
+    WHERE chars_so_far <= coalesce(:max_chars, chars_so_far)
     """
 )
 _DIGEST = sa.text(
@@ -115,8 +120,21 @@ def add_replay(
     conn: sa.Connection, run_id: int, line_id: int, number: int, *, first_ordinal: int, num_rows: int
 ) -> None:
     """Sample rows that the line has consumed before and may see again: the same ones for the same run number."""
-    values = {"run_id": run_id, "line_id": line_id, "number": number}
-    conn.execute(_REPLAY, values | {"first_ordinal": first_ordinal, "num_rows": num_rows})
+    values = {"run_id": run_id, "line_id": line_id, "number": number, "first_ordinal": first_ordinal}
+    what = {"role": "replay", "of_roles": list(CONSUMING_ROLES), "num_rows": num_rows, "max_chars": None}
+    conn.execute(_REPEAT, values | what)
+
+
+def add_retained(
+    conn: sa.Connection, run_id: int, line_id: int, number: int, *, first_ordinal: int, limits: Limits
+) -> None:
+    """Add rows that adapters of the line were trained on and may see again, up to as many as a run may take.
+
+    Those that its base was made of are left out: the base has them.
+    """
+    values = {"run_id": run_id, "line_id": line_id, "number": number, "first_ordinal": first_ordinal}
+    most = {"num_rows": limits.max_rows, "max_chars": limits.max_chars_total}
+    conn.execute(_REPEAT, values | most | {"role": "consolidation", "of_roles": ["train"]})
 
 
 def digest_members(conn: sa.Connection, run_id: int) -> str:

@@ -55,7 +55,7 @@ class Run:
     uuid: str
     line_id: int
     number: int
-    kind: str  # base | adapter
+    kind: str  # base | adapter | consolidation
     state: str
     fence: int
     config: dict[str, Any]
@@ -101,7 +101,8 @@ def claim_run(
 
     None, and nothing changed, with fewer than `min_rows` fresh rows to choose from (or none at all). `limits` then cut
     the choice, but never to nothing, so what `count_pending` promised can be claimed. An adapter run also gets
-    `replay_share` as many rows of role replay, sampled from what the line has consumed before. With `by_hash_share` the
+    `replay_share` as many rows of role replay, sampled from what the line has consumed before; a consolidation those
+    that adapters of the line were trained on, as many more as `limits` allow. With `by_hash_share` the
     run takes whole split units, by hash, at most that share of those with pending rows. A `probe` takes the suspects
     that are to be tried next, and nothing else.
 
@@ -138,7 +139,9 @@ def claim_run(
     if num_taken == 0:
         savepoint.rollback()
         return None
-    if num_replayed := int(replay_share * num_taken):
+    if kind == "consolidation":
+        ledger.add_retained(conn, run_id, line_id, number, first_ordinal=num_taken, limits=limits)
+    elif num_replayed := int(replay_share * num_taken):
         ledger.add_replay(conn, run_id, line_id, number, first_ordinal=num_taken, num_rows=num_replayed)
     savepoint.commit()
     digest = ledger.digest_members(conn, run_id)

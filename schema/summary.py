@@ -12,11 +12,11 @@ _STATE = sa.text("""
     SELECT lines.name AS line,
            lines.current_version,
            (SELECT count(*) FROM training_runs r
-             WHERE r.line_id = lines.id AND r.kind = 'adapter' AND r.state = 'promoted') AS total_training_runs,
+             WHERE r.line_id = lines.id AND r.kind <> 'base' AND r.state = 'promoted') AS total_training_runs,
            consumed.num AS total_samples_trained,
            consumed.last_id AS last_trained_id,
            (SELECT max(r.finished_at) FROM training_runs r
-             WHERE r.line_id = lines.id AND r.kind = 'adapter' AND r.state = 'promoted') AS last_training_time
+             WHERE r.line_id = lines.id AND r.kind <> 'base' AND r.state = 'promoted') AS last_training_time
       FROM lines,
    LATERAL (SELECT count(*) AS num, coalesce(max(i.item_id), 0) AS last_id
               FROM training_run_items i JOIN training_runs r ON r.id = i.run_id

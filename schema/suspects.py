@@ -21,7 +21,7 @@ _COUNT_FAILURES = sa.text(
         AND CAST(figures #>> '{failure,data_caused}' AS boolean)
         AND number > coalesce((
             SELECT max(number) FROM training_runs
-            WHERE line_id = :line_id AND kind = 'adapter' AND state IN ('promoted', 'held', 'rejected')
+            WHERE line_id = :line_id AND kind <> 'base' AND state IN ('promoted', 'held', 'rejected')
         ), 0)
     """
 )
@@ -67,7 +67,7 @@ _FETCH_MEMBER = sa.text(
 
 
 def count_data_failures(conn: sa.Connection, line_id: int) -> int:
-    """Count the failures in a row that the rows of a run caused; runs of kind base do not count."""
+    """Count the failures in a row that the rows of a run caused; only those of ordinary rounds count."""
     return int(conn.execute(_COUNT_FAILURES, {"line_id": line_id}).scalar_one())
 
 

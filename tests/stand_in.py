@@ -171,7 +171,7 @@ def _wait(seconds: float, child: Child) -> None:
 
 
 def _incumbent(job: Job) -> str:
-    return "" if job.incumbent is None else (job.incumbent / "adapter_model.safetensors").read_text()
+    return "" if job.continued is None else (job.continued / "adapter_model.safetensors").read_text()
 
 
 def _items(path: Path) -> list[Item]:

@@ -17,10 +17,10 @@ State = dict[str, Tensor]
 
 
 def attach_adapter(base: Any, job: Job) -> Any:
-    """Put a trainable adapter on the base: a new one, or the incumbent's weights to go on from."""
+    """Put a trainable adapter on the base: a new one, or one with the weights that the job continues."""
     settings = job.settings
-    if job.incumbent is not None:
-        model = PeftModel.from_pretrained(base, str(job.incumbent), is_trainable=True)
+    if job.continued is not None:
+        model = PeftModel.from_pretrained(base, str(job.continued), is_trainable=True)
     else:
         model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
     if settings.recompute:

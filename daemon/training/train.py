@@ -119,7 +119,7 @@ def make_plan(job: Job, rows: PackedRows, micro_batch: int, *, flat: bool) -> Pl
         num_steps=num_steps,
         micro_batch=micro_batch,
         accumulation=per_step // micro_batch,
-        learning_rate=settings.learning_rate * (settings.continued_rate_share if job.incumbent else 1.0),
+        learning_rate=settings.learning_rate * (settings.continued_rate_share if job.continued else 1.0),
         warmup_steps=round(settings.warmup_share * num_steps),
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,

@@ -10,6 +10,8 @@ from sqlalchemy.orm import DeclarativeBase
 # Run states that still need work, and those that end a run. `promoted` is also the end of run 0 (the base of `tiny`).
 OPEN_STATES = ("claimed", "training", "evaluating")
 CLOSED_STATES = ("promoted", "held", "rejected", "failed")
+# `consolidation` is an adapter too, made from the base again instead of from the one in service.
+RUN_KINDS = ("base", "adapter", "consolidation")
 SPLITS = ("train", "validation", "test")
 # `base` and `train` consume an item as new data, once (I2); `replay` and `consolidation` may repeat it.
 CONSUMING_ROLES = ("base", "train")

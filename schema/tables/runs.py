@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from schema.tables.base import CLOSED_STATES, CONSUMING_ROLES, OPEN_STATES, ROLES, Base, now, one_of
+from schema.tables.base import CLOSED_STATES, CONSUMING_ROLES, OPEN_STATES, ROLES, RUN_KINDS, Base, now, one_of
 
 
 class TrainingRun(Base):
@@ -17,7 +17,7 @@ class TrainingRun(Base):
     uuid: Mapped[str] = mapped_column(unique=True)  # made by the client: a COMMIT of unknown outcome is looked up by it
     line_id: Mapped[int] = mapped_column(sa.ForeignKey("lines.id"))
     number: Mapped[int]  # 0 is the base of `tiny`
-    kind: Mapped[str]  # base | adapter
+    kind: Mapped[str]  # base | adapter | consolidation, an adapter that begins at the base again
     state: Mapped[str]
     fence: Mapped[int]
     config: Mapped[dict[str, Any]]
@@ -39,7 +39,7 @@ class TrainingRun(Base):
     __table_args__ = (
         sa.UniqueConstraint("line_id", "number"),
         sa.CheckConstraint(one_of("state", OPEN_STATES + CLOSED_STATES), name="state"),
-        sa.CheckConstraint(one_of("kind", ("base", "adapter")), name="kind"),
+        sa.CheckConstraint(one_of("kind", RUN_KINDS), name="kind"),
         # fetch_open_run; and the guarantee that a line has one open run at most
         sa.Index(
             "uq_training_runs_open",

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 
 from daemon.context import Context
-from daemon.job import Event, Failure
+from daemon.job import Event, Failure, Job
 from daemon.loop import ExitCode, Loop
 from daemon.supervise import Child, Outcome
 from tests.daemon.conclusions import evaluation, result
@@ -22,14 +22,16 @@ class FakeChild:
         self.fails: Callable[[set[int]], Failure | None] = lambda _: None
         self.seen: list[set[int]] = []  # items of each training
         self.events: list[Event] = []  # told before anything else
+        self.change: Callable[[Job], float] = lambda _: BETTER  # candidate minus the others, bits per byte
 
     def __call__(self, verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Outcome:
         for event in self.events:
             child.on_event(event)
         if verb == "evaluate":
-            members = json.loads((job / "job.json").read_text())
-            models = ("base",) if members["incumbent"] is None else ("base", "incumbent")
-            (job / "evaluation.json").write_text(evaluation(BETTER, models=models).model_dump_json())
+            told = Job.model_validate_json((job / "job.json").read_text())
+            models = ("base",) if told.incumbent is None else ("base", "incumbent")
+            found = evaluation(self.change(told), spread=0.0, models=models)
+            (job / "evaluation.json").write_text(found.model_dump_json())
             return "done"
         items = {json.loads(line)["item_id"] for line in (job / "members.jsonl").read_text().splitlines()}
         self.seen.append(items)

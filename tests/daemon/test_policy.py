@@ -22,6 +22,8 @@ READY = Facts(
 )
 OUTSIDE = ("wait", "outside_window")
 AGED = {"num_fresh": 10, "oldest_hours": 48.0, "max_age_hours": 48.0, "max_age_rows": 10}
+MANY_ROUNDS = {"num_rounds": 8, "consolidate_every": 8}
+REGRESSED = {"num_rounds": 1, "consolidate_every": 8, "regression": 0.03, "consolidate_regression": 0.03}
 CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
 
 
@@ -75,6 +77,20 @@ CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
         (CHANGED | {"watched_files": 4, "watched_commits": 3, "watch_commits": 3}, "train", "watched_commits"),
         (CHANGED | {"watched_files": 4, "watched_commits": 2, "watch_commits": 3}, "wait", "too_few_rows"),
         (CHANGED | {"in_window": False}, "wait", "outside_window"),
+        # A consolidation takes its time: only a threshold of rows starts it.
+        (MANY_ROUNDS, "consolidate", "rounds_reached"),
+        (MANY_ROUNDS | {"num_rounds": 7}, "train", "threshold_reached"),
+        (MANY_ROUNDS | {"consolidate_every": 0}, "train", "threshold_reached"),
+        (MANY_ROUNDS | {"num_fresh": 99}, "wait", "too_few_rows"),
+        (MANY_ROUNDS | {"requested": True}, "train", "requested"),
+        (MANY_ROUNDS | AGED, "train", "rows_aged"),
+        (MANY_ROUNDS | CHANGED, "train", "watched_files"),
+        (MANY_ROUNDS | {"num_suspects": 1}, "train", "bisecting"),
+        (MANY_ROUNDS | {"in_window": False}, *OUTSIDE),
+        (REGRESSED, "consolidate", "old_code_regressed"),
+        (REGRESSED | {"regression": 0.029}, "train", "threshold_reached"),
+        (REGRESSED | {"regression": None}, "train", "threshold_reached"),
+        (REGRESSED | {"consolidate_every": 0}, "train", "threshold_reached"),
     ],
 )
 def test_it_decides_by_the_first_rule_that_applies(changes, verdict, reason):

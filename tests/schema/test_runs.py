@@ -268,6 +268,27 @@ def test_what_must_not_be_seen_again_is_not_replayed(loss, conn, line, lease, re
     assert fetch_ids(conn, run, "replay") == [kept]
 
 
+# ---- consolidation
+
+
+@pytest.mark.parametrize(("most", "num"), [({}, 8), ({"max_rows": 5}, 5), ({"max_chars_total": 3 * 36}, 3)])
+def test_a_consolidation_takes_what_adapters_were_trained_on_within_the_limits_of_a_run(
+    most, num, conn, line, lease, repository_id
+):
+    add_files(conn, repository_id, 2)
+    promote(conn, open_run(conn, line.id, lease, kind="base"), lease)
+    earlier = [add_files(conn, repository_id, 1, content=f"{number}" * 36)[0] for number in range(8)]
+    promote(conn, open_run(conn, line.id, lease), lease)
+    new = [add_files(conn, repository_id, 1, content=letter * 36)[0] for letter in "ab"]
+    run = open_run(conn, line.id, lease, kind="consolidation", limits=limits(**most), replay_share=0.5)
+    retained = fetch_ids(conn, run, "consolidation")
+    assert fetch_ids(conn, run, "train") == new
+    assert len(set(retained)) == num
+    assert set(retained) <= set(earlier)
+    assert fetch_ids(conn, run, "replay") == []
+    assert audit(conn).rows_unaccounted == 0
+
+
 # ---- states
 
 
