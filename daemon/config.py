@@ -67,9 +67,9 @@ class TrainingSettings(SampleSettings):
     eval_share: float = Field(0.05, gt=0, le=0.5)
     """Share of the run's computation that its evaluations may take; the validation subsample is cut to fit."""
     patience: int = Field(3, ge=1)
-    """Evaluations in a row without improvement after which training stops early."""
+    """Evaluations in a row without improvement after which training stops early; the best adapter is kept."""
     min_improvement: float = Field(0.0005, ge=0)
-    """Relative fall of the validation loss that counts as an improvement."""
+    """Relative fall of the smoothed validation loss (median of the last three) that counts as an improvement."""
     checkpoint_interval_s: float = Field(600, gt=0)
     """Seconds between two checkpoints."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"

@@ -49,8 +49,10 @@ class Progress(BaseModel):
     last_eval_step: int | None = None
     best_loss: float | None = None
     best_step: int | None = None
+    last_eval_losses: list[float] = []
+    """Validation losses of the last evaluations, at most SMOOTHED_EVALS."""
     reference_loss: float | None = None
-    """Validation loss at the last improvement that counted."""
+    """Smoothed validation loss at the last improvement that counted."""
     evals_without_improvement: int = 0
     stopped_early: bool = False
     micro_batch: int = 0

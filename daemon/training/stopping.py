@@ -1,13 +1,16 @@
 """When a run ends before its last step: its loss is lost, or its validation loss no longer falls."""
 
 import math
-from statistics import mean
+from statistics import mean, median_high
 
 from daemon.training.child import Failed
 from daemon.training.progress import Plan, Progress
 from daemon.training.schedule import is_spike
 
 SMOOTHED, FIRST = 10, 3  # the mean loss of the last steps is compared with that of the first ones
+# Of the last validation losses the median counts: a single bad one ends no run, and a single lucky one sets no mark
+# that the next ones have to beat. A mean would lag behind a fall for longer, and a run has few evaluations.
+SMOOTHED_EVALS = 3
 
 
 def smooth(progress: Progress, loss: float) -> float:
@@ -45,14 +48,20 @@ def check_spike(progress: Progress, plan: Plan, step: int, loss: float) -> None:
 
 
 def judge(progress: Progress, plan: Plan, step: int, loss: float) -> bool:
-    """Record a validation loss, and whether `patience` ones in a row were no real improvement; return if it is best."""
+    """Record a validation loss, and whether the smoothed one has not really improved `patience` times in a row.
+
+    Returns:
+        Whether this loss itself is the lowest: the weights of then are what the run ends with.
+    """
     progress.num_evals += 1
     progress.last_eval_step = step
     best = progress.best_loss is None or loss < progress.best_loss
     if best:
         progress.best_loss, progress.best_step = loss, step
-    if progress.reference_loss is None or loss < progress.reference_loss * (1 - plan.min_improvement):
-        progress.reference_loss, progress.evals_without_improvement = loss, 0
+    progress.last_eval_losses = [*progress.last_eval_losses, loss][-SMOOTHED_EVALS:]
+    smoothed = median_high(progress.last_eval_losses)
+    if progress.reference_loss is None or smoothed < progress.reference_loss * (1 - plan.min_improvement):
+        progress.reference_loss, progress.evals_without_improvement = smoothed, 0
     else:
         progress.evals_without_improvement += 1
     if progress.evals_without_improvement >= plan.patience and step < plan.num_steps:
