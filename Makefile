@@ -2,7 +2,8 @@
 # make test         lint, types, import rule, and every test that needs only pip packages
 # make test-system  the tests that need the Debian packages of .ci/apt-packages
 # make secrets      random passwords for the compose stack, where there are none yet
-# make drill        fires the alerts for real on a throw-away instance; needs root, and Prometheus and Alertmanager
+# make drill        fires every alert for real on a throw-away instance; needs root and Debian's prometheus,
+#                   prometheus-alertmanager and libfaketime
 # make test-stack   builds the images and runs the whole stack on the Docker engine that DOCKER_HOST names
 
 PYTHON ?= python3

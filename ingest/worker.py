@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ingest.alive import Alive, say_nothing, wait_alive
 from ingest.config import IngestSettings
+from ingest.counting import QueueGauge
 from ingest.entries import SourceFailed, is_disk_full
 from ingest.handling import Handler, Stopped, report_visit
 from ingest.nursery import Nursery
@@ -29,7 +30,6 @@ from schema.repositories import (
     Claim,
     StaleLease,
     claim_repository,
-    fetch_queue_counts,
     give_back_repository,
     is_drained,
     refuse_repository,
@@ -60,6 +60,7 @@ class Worker:
     progress: Progress | None = None
     nursery: Nursery = field(default_factory=Nursery)
     """Where the children come from; ends with the worker."""
+    queue: QueueGauge = field(default_factory=QueueGauge)
     left: deque[Claim] = field(default_factory=deque)
     """Claims that an outage broke off: given back as soon as the database is there, not when their leases run out."""
 
@@ -108,6 +109,7 @@ def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
         return False
     with worker.engine.begin() as conn:
         claim = claim_repository(conn, lease_s=worker.settings.lease_s)
+        worker.queue.look(conn, has_changed=claim is not None)
     if claim is None:
         return False
     try:
@@ -122,7 +124,7 @@ def ingest_one(worker: Worker, alive: Alive = say_nothing) -> bool:
             worker.left.append(claim)
         raise
     with worker.engine.begin() as conn:
-        record.record_queue(fetch_queue_counts(conn))
+        worker.queue.look(conn, has_changed=True)
     return True
 
 

@@ -31,6 +31,8 @@ DEFAULTS: dict[str, Any] = {
     "tokenize_s": 0.0,
     "evaluate_s": 0.0,
     "checkpoint_steps": 2,
+    # What a checkpoint takes on the disk besides its state.
+    "checkpoint_bytes": 0,
     # Bits per byte by which the candidate needs less than the others; below zero it needs more.
     "gain": 0.05,
     # Fail in this step of `train`, or when a member contains this text: {"step": 3, "text": "…", "reason": "nan"}.
@@ -92,7 +94,7 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
     child.phase("train")
     while step < total:
         if child.stop_requested():
-            _checkpoint(job_dir, step, weights, child)
+            _checkpoint(job_dir, step, weights, child, steering)
             raise Stopped
         with contextlib.suppress(Stopped):
             _wait(steering["step_s"], child)
@@ -111,14 +113,21 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         child.emit("step", step=step, total=total, epoch=step / total, **figures)
         if step % steering["checkpoint_steps"] == 0:
             child.emit("eval", step=step, loss=2.0 - step / total, bits_per_byte=2.0, best=True)
-            _checkpoint(job_dir, step, weights, child)
+            _checkpoint(job_dir, step, weights, child, steering)
     return weights
 
 
-def _checkpoint(job_dir: Path, step: int, weights: str, child: Child) -> None:
-    with new_checkpoint(job_dir / "checkpoints", step) as folder:
-        (folder / "state.json").write_text(json.dumps([step, weights]))
-    child.emit("checkpoint", step=step, seconds=0.01, bytes=100)
+def _checkpoint(job_dir: Path, step: int, weights: str, child: Child, steering: dict[str, Any]) -> None:
+    try:
+        with new_checkpoint(job_dir / "checkpoints", step) as folder:
+            (folder / "optimizer.pt").write_bytes(bytes(steering["checkpoint_bytes"]))
+            (folder / "state.json").write_text(json.dumps([step, weights]))
+    except Failed as error:
+        if error.failure.reason != "disk":
+            raise
+        child.emit("note", note="checkpoint_failed", message=str(error))
+    else:
+        child.emit("checkpoint", step=step, seconds=0.01, bytes=100)
 
 
 def _fail(asked: dict[str, Any] | None, step: int, batch: list[Item]) -> None:

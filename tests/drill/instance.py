@@ -1,5 +1,6 @@
 """A throw-away instance with Prometheus, Alertmanager and somebody who is called: what the drill breaks and mends."""
 
+import contextlib
 import http.server
 import json
 import re
@@ -8,6 +9,8 @@ import subprocess
 import threading
 from contextlib import ExitStack, closing
 
+import psycopg
+import sqlalchemy as sa
 import yaml
 
 from monitoring import record
@@ -21,11 +24,12 @@ from tests.waiting import wait_for
 # Hours become seconds, and a run of many a single one; the expressions stay what they are.
 HASTE = (
     (r"for: \w+", "for: 1s"),
-    (r"\[\w+\]", "[40s]"),
+    (r"\[15m\]", "[15s]"),
+    (r"\[\d+[mhd]\]", "[40s]"),
     (r"> 900\b", "> 4"),
     (r"> 4 \* 3600", "> 3"),
     (r"> 3 \* 3600", "> 45"),
-    (r"check_interval_seconds \+ 60", "check_interval_seconds + 20"),
+    (r"check_interval_seconds \+ 60", "check_interval_seconds + 5"),
     (r">= (4|1)\.5", ">= 0.5"),
 )
 DISK_BYTES = 64 << 20
@@ -40,15 +44,18 @@ def hasten(rules):
 
 
 class Phone:
-    """Receives Alertmanager's calls."""
+    """Receives Alertmanager's calls: what rings, what has rung since `listen`, and what has ever rung."""
 
     def __init__(self):
-        self.called, calls = set(), self
+        self.ringing, self.heard, self.ever, calls = set(), set(), set(), self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):
                 alerts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]
-                calls.called |= {one["labels"]["alertname"] for one in alerts if one["status"] == "firing"}
+                firing = {one["labels"]["alertname"] for one in alerts if one["status"] == "firing"}
+                calls.ringing = (calls.ringing - {one["labels"]["alertname"] for one in alerts}) | firing
+                calls.heard |= firing
+                calls.ever |= firing
                 self.send_response(200)
                 self.end_headers()
 
@@ -58,6 +65,10 @@ class Phone:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/"
         threading.Thread(target=self._server.serve_forever, name="phone").start()
+
+    def listen(self):
+        """Forget what has rung and does no longer."""
+        self.heard = set(self.ringing)
 
     def close(self):
         """Hang up."""
@@ -141,25 +152,51 @@ class Instance:
         """Stop PostgreSQL."""
         self.database.close()
 
-    def start_daemon(self):
+    def start_daemon(self, **settings):
         """Start the daemon and wait until it answers."""
-        self.daemon = self._start("daemon", "run")
+        self.daemon = self._start("daemon", "run", **settings)
         self.daemon.wait_for("daemon_started")
 
+    def restart_daemon(self, **settings):
+        """Stop the daemon, start it again with other settings, and wait until it is at work."""
+        self.daemon.stop()
+        self.start_daemon(**settings)
+        self.daemon.wait_until("its lease", lambda: "\ncodelupe_daemon_lease_held 1.0" in self.daemon.get("metrics"))
+
     def start_ingest(self):
-        """Start a worker and wait until it answers."""
-        self.ingest = self._start("ingest", "work")
+        """Start a worker, which gives a source up at once, and wait until it answers."""
+        self.ingest = self._start("ingest", "work", max_attempts=1)
         self.ingest.wait_for("http_listening")
 
-    def _start(self, *words):
-        settings = {f"{name}_port": port for name, port in self.ports.items()}
+    def _start(self, *words, **settings):
+        settings |= {f"{name}_port": port for name, port in self.ports.items()}
         service = Service(self.home, *words, database_url=self.database.url, back_off_s=2, **settings)
         self._left.callback(service.process.wait)
         return service
 
+    @contextlib.contextmanager
+    def session(self):
+        """Yield a session in the database, as somebody has one who is none of us."""
+        url = sa.make_url(self.database.url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(url) as session:
+            yield session
+
+    @contextlib.contextmanager
+    def filled_disk(self, *, left):
+        """Leave this share of the disk free, until the end."""
+        filler = self.home / "filler"
+        try:
+            with filler.open("wb") as file, contextlib.suppress(OSError):
+                while shutil.disk_usage(self.home).free > left * DISK_BYTES:
+                    file.write(bytes(1 << 19))
+                    file.flush()
+            yield
+        finally:
+            filler.unlink()
+
     def wait_for_call(self, *alerts):
         """Wait until somebody was called about each of them."""
-        wait_for(lambda: set(alerts) <= self.phone.called, f"a call about {alerts} (called: {self.phone.called})")
+        wait_for(lambda: set(alerts) <= self.phone.heard, f"a call about {alerts}")
 
     def close(self):
         """End everything and give the disk back."""

@@ -39,6 +39,13 @@ def test_an_alert_says_how_urgent_it_is_and_leads_to_its_line_in_the_runbook(rul
 
 
 @every_alert
+def test_an_alert_is_fired_for_real_by_the_drill(rule):
+    drill = (ROOT / "tests/drill/test_drill.py").read_text()
+    waited_for = re.findall(r"wait_for_call\((.*)\)", drill)
+    assert f'"{rule["alert"]}"' in ", ".join(waited_for).split(", ")
+
+
+@every_alert
 def test_an_alert_is_tested_both_firing_and_silent(rule):
     outcomes = {
         bool(case.get("exp_alerts"))

@@ -155,7 +155,7 @@ def states(
     }
     panel["options"] = {
         "alignValue": "center",
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False},
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
         "mergeValues": True,
         "rowHeight": 0.8,
         "showValue": "never",
