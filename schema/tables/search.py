@@ -22,6 +22,8 @@ class SearchEntry(Base):
         sa.CheckConstraint(one_of("kind", ("repository", "file")), name="kind"),
         # search: what holds the words
         sa.Index("ix_search_entries_words", "words", postgresql_using="gin"),
+        # search: a word that stands in very many, of which the best are shown
+        sa.Index("ix_search_entries_score", "score", "kind", "item_id"),
         # remove_repositories: what is opted out
         sa.Index("ix_search_entries_repository_id", "repository_id"),
         # Words are needed when an entry is written, and not when it is found: those of an entry that is too long to
