@@ -11,6 +11,7 @@ from torch import Tensor
 
 from daemon.job import Job
 from daemon.training.model import keep_trainable
+from daemon.training.projections import share_inputs
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 State = dict[str, Tensor]
@@ -27,6 +28,7 @@ def attach_adapter(base: Any, job: Job) -> Any:
         # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
         _recompute(model.get_base_model())
         model.enable_input_require_grads()
+    share_inputs(model)
     keep_trainable(model)
     return model
 

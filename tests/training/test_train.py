@@ -115,7 +115,7 @@ def test_a_torn_checkpoint_is_passed_over(make_job: MakeJob, recorder: Any) -> N
 
 
 def test_it_stops_early_and_keeps_the_best_adapter(make_job: MakeJob, recorder: Any) -> None:
-    job, job_dir = make_job(40, learning_rate=50.0, patience=2)  # a rate that soon makes it worse
+    job, job_dir = make_job(40, learning_rate=20.0, patience=2)  # a rate that soon makes it worse
     child = recorder()
     train(job, job_dir, child)
     result = result_of(job_dir)
@@ -135,7 +135,7 @@ def at_eval(step: int) -> Callable[[dict[str, Any]], bool]:
 
 @pytest.mark.parametrize("cut", ["in the evaluation that decides", "after its checkpoint"])
 def test_a_run_cut_off_as_it_stops_early_trains_no_further_batch(make_job: MakeJob, recorder: Any, cut: str) -> None:
-    unsteady = {"learning_rate": 50.0, "patience": 2, "checkpoint_interval_s": 1e-9}
+    unsteady = {"learning_rate": 20.0, "patience": 2, "checkpoint_interval_s": 1e-9}
     job, whole_dir = make_job(40, **unsteady)
     train(job, whole_dir, recorder())
     expected = result_of(whole_dir)
