@@ -22,9 +22,9 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "codelupe needs Python 3.11 or newer: make PYTHON=python3.12")'
-	@echo "Installing into .venv (about 1.5 GB with torch; a minute or two)"
+	@echo "Installing into .venv (about 1.8 GB with torch; a minute or two)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[train,dev]'
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --editable '.[train,dev,bench]'
 	@touch $@
 
 lint: setup

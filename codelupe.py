@@ -215,8 +215,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.PLACES:
             return super().get_command(ctx, cmd_name)
-        module = import_module(self.PLACES[cmd_name][0])
-        command: click.Command = getattr(module, "set_value" if cmd_name == "set" else cmd_name)
+        command: click.Command = getattr(import_module(self.PLACES[cmd_name][0]), cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -240,19 +239,9 @@ def main(ctx: click.Context) -> None:
         failpoints.arm(os.environ, ctx.obj.profile)
 
 
-class _ConfigGroup(_LazyGroup):
-    """What needs a configuration alone is below; what reaches for the database is imported when it is asked for."""
-
-    PLACES = {  # noqa: RUF012
-        "history": ("daemon.adjust_commands", "Settings that were changed at run time: when, by whom, why."),
-        "set": ("daemon.adjust_commands", "Change a setting of the running daemon, without a restart."),
-        "unset": ("daemon.adjust_commands", "Let the configured value of a setting hold again."),
-    }
-
-
-@main.group(cls=_ConfigGroup)
+@main.group()
 def config() -> None:
-    """The configuration: what holds and where it comes from, whether it can be used, what differs, what was changed."""
+    """The configuration: what holds and where it comes from, whether it can be used, what differs."""
 
 
 @config.command("show")
@@ -260,11 +249,8 @@ def config() -> None:
 @click.pass_obj
 def show_config(settings: Settings, as_json: bool) -> None:
     """Show every setting with its value and where that comes from; secrets are masked."""
-    from daemon.adjust_commands import read_changed
-
-    changed = {f"daemon.{name}": value for name, value in read_changed(settings).items()}
     rows = [
-        {"setting": name, "value": changed.get(name, value), "origin": _find_origin(settings, name, changed)}
+        {"setting": name, "value": value, "origin": _find_origin(settings, name)}
         for name, value in _flatten(settings).items()
     ]
     if as_json:
@@ -288,20 +274,15 @@ def check_config(settings: Settings) -> None:
 @click.pass_obj
 def diff_config(settings: Settings, profile: str | None) -> None:
     """Show what differs from the defaults, or from those of PROFILE, which come first."""
-    from daemon.adjust_commands import read_changed
-
     given = PROFILES.get(profile, {}) if profile else {}
     others = {
         f"{section}.{name}": value
         for section, model in SECTIONS.items()
         for name, value in model.model_validate(given.get(section, {})).model_dump(mode="json").items()
     }
-    changed = {f"daemon.{name}": value for name, value in read_changed(settings).items()}
-    for name, configured in _flatten(settings).items():
-        value = changed.get(name, configured)
+    for name, value in _flatten(settings).items():
         if name in others and value != others[name]:
-            origin = " (run time)" if name in changed else ""
-            click.echo(f"{name}: {json.dumps(others[name])} -> {json.dumps(value)}{origin}")
+            click.echo(f"{name}: {json.dumps(others[name])} -> {json.dumps(value)}")
 
 
 def _flatten(settings: Settings) -> dict[str, Any]:
@@ -312,10 +293,8 @@ def _flatten(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _find_origin(settings: Settings, place: str, changed: Mapping[str, Any]) -> str:
+def _find_origin(settings: Settings, place: str) -> str:
     """Return which source has set the value of `section.name`: the strongest that names it."""
-    if place in changed:
-        return "run time"
     file = config_file(os.environ)
     sources: dict[str, Mapping[str, Any]] = {
         "environment": _Environment(Settings)(),

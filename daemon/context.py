@@ -1,8 +1,7 @@
 """What a tick works with. Time, stop and randomness come in from outside."""
 
 import threading
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
@@ -14,26 +13,18 @@ from daemon.paths import LinePaths
 from schema.leases import HeldLease
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Context:
     """One daemon's parts."""
 
     engine: Engine
     settings: DaemonSettings
-    """Those in force: what was configured, and over it what was changed at run time (daemon/adjust.py)."""
     profile: str
     paths: LinePaths
     device: Device
     leadership: Leadership
     stop: threading.Event
     live: Live
-    configured: DaemonSettings = field(init=False)
-    """What the daemon was started with."""
-    changed: dict[str, Any] = field(init=False, default_factory=dict)
-    """What was changed since, as JSON has it."""
-
-    def __post_init__(self) -> None:
-        self.configured = self.settings
 
     @property
     def line_lease_name(self) -> str:

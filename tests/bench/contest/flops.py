@@ -1,0 +1,30 @@
+"""How many operations the kernels take that torch's counter knows no formula for."""
+
+import math
+from typing import Any
+
+import bitsandbytes  # noqa: F401 - its operators appear with it
+import torch
+from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+
+def _attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
+
+
+def _four_bit(activations: Any, _weight: Any, shape: Any, *_: Any, **__: Any) -> int:
+    """Count a product with a 4-bit weight of that shape, [out, in]; making 16 or 32 bits of it is no product."""
+    return 2 * math.prod(activations) * int(shape[0])
+
+
+FORMULAS = {
+    torch.ops.bitsandbytes.gemm_4bit: _four_bit,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+}
