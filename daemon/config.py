@@ -142,6 +142,8 @@ class DaemonSettings(TrainingSettings):
     """Promoted rounds after which one trains a new adapter from the base, on rows of all rounds; 0: never."""
     consolidate_regression: float = Field(0.03, gt=0)
     """Relative rise of the held-out bits of earlier rounds' code at which that is done before its turn."""
+    max_regression: float = Field(0.01, gt=0)
+    """Most that one round may raise the held-out bits of earlier rounds' code, as a share; else it is held."""
     min_test_units: int = Field(8, ge=1)
     """Held-out units needed before a run may start; with fewer the gate could not judge."""
     max_test_chars: int = Field(2_000_000, ge=10_000)

@@ -90,6 +90,7 @@ def _with_consolidation(conn: Connection, facts: Facts, line: Line, settings: Da
         consolidate_every=settings.consolidate_every,
         regression=None if since.regression is None else round(since.regression, 4),
         consolidate_regression=settings.consolidate_regression,
+        held_for_old_code=since.was_held,
     )
 
 

@@ -1,7 +1,7 @@
 """The gate: whether a candidate replaces the incumbent, judged on held-out items by a paired bootstrap. Pure."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -52,6 +52,10 @@ class Gate:
     """Of the resampled units or files, those on which the candidate needs fewer bits than the reference."""
     by_language: dict[str, dict[str, float]]
     """Bits per byte by model, by language."""
+    num_old_units: int = 0
+    """Units that the incumbent was judged on, too, when it was the candidate."""
+    old_regression: float = math.nan
+    """Relative rise of the bits that these need, candidate against incumbent; NaN without any."""
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -61,14 +65,17 @@ class Gate:
         num = self.num_units if self.resampled == "unit" else self.num_files
         return (
             f"{self.verdict}: {self.reason}. Bits per byte: {bits}; candidate - {self.reference} {self.delta:+.4f}, "
-            f"{self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f}{self._said_of_base()}; "
-            f"better on {self.num_better} of {num} {self.resampled}s"
+            f"{self.confidence:.0%} interval {self.low:+.4f} to {self.high:+.4f}{self._said_of_base()}"
+            f"{self._said_of_old()}; better on {self.num_better} of {num} {self.resampled}s"
         )
 
     def as_inputs(self) -> dict[str, Any]:
         """Return everything as JSON values; what is not finite as None."""
         found: dict[str, Any] = _finite(asdict(self))
         return found
+
+    def _said_of_old(self) -> str:
+        return "" if math.isnan(self.old_regression) else f"; on code of earlier rounds {self.old_regression:+.2%}"
 
     def _said_of_base(self) -> str:
         if self.reference == BASE:
@@ -77,14 +84,23 @@ class Gate:
         return f" (candidate - base {base.delta:+.4f}, {base.low:+.4f} to {base.high:+.4f})"
 
 
-def judge(items: Sequence[ItemBits], *, confidence: float, rounds: int, seed: int) -> Gate:
+def judge(
+    items: Sequence[ItemBits],
+    *,
+    confidence: float,
+    rounds: int,
+    seed: int,
+    old_units: Collection[str] = (),
+    max_regression: float = math.inf,
+) -> Gate:
     """Compare the candidate with the incumbent, or with the base where there is none.
 
     Promoted only if the whole interval of the difference lies below zero, rejected if it lies above; rejected too if
     the candidate is worse than the base beyond the interval, whatever the incumbent does. The difference is one of
     ratios of sums (bits over bytes), the interval that of a paired percentile bootstrap over units, or over files if
     there are fewer than MIN_UNITS units. With so few of them that a unanimous sign test could not reach the confidence
-    either, nothing is promoted.
+    either, nothing is promoted. Nor is a candidate that needs more than `max_regression` more bits than the incumbent,
+    as a share, on those of `old_units`: what it gains on new code must not be paid with earlier code.
     """
     items = [item for item in items if item.num_bytes > 0]
     if not items:
@@ -99,6 +115,10 @@ def judge(items: Sequence[ItemBits], *, confidence: float, rounds: int, seed: in
         for name in {BASE, reference}
     }
     verdict, reason = _decide(sums, measured, reference, min_groups(confidence))
+    old = [item for item in items if item.unit in set(old_units)] if reference == INCUMBENT else []
+    old_regression = _regression(old)
+    if verdict == "promote" and old_regression > max_regression:
+        verdict, reason = "hold", "old_code_regressed"
     against = measured[reference]
     return Gate(
         verdict=verdict,
@@ -120,6 +140,8 @@ def judge(items: Sequence[ItemBits], *, confidence: float, rounds: int, seed: in
             language: _bits_per_byte([item for item in items if item.language == language])
             for language in sorted({item.language for item in items})
         },
+        num_old_units=len({item.unit for item in old}),
+        old_regression=old_regression,
     )
 
 
@@ -140,6 +162,12 @@ def measure_interval(differences: Array, num_bytes: Array, *, confidence: float,
     tail = (1 - confidence) / 2
     low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
     return Interval(float(differences.sum() / num_bytes.sum()), float(low), float(high))
+
+
+def _regression(items: Sequence[ItemBits]) -> float:
+    """Return the relative rise of the bits of these items, candidate against incumbent; NaN without any bits."""
+    before = sum(item.bits[INCUMBENT] for item in items)
+    return sum(item.bits[CANDIDATE] for item in items) / before - 1 if before else math.nan
 
 
 def min_groups(confidence: float) -> int:

@@ -53,6 +53,8 @@ class Facts:
     regression: float | None = None
     """Relative rise of the held-out bits of earlier rounds' code meanwhile; None: not known, or not looked at."""
     consolidate_regression: float | None = None
+    held_for_old_code: bool = False
+    """Whether a round since then was held because it would have cost earlier code too much."""
 
     def as_inputs(self) -> dict[str, Any]:
         """Return the facts as the decision's recorded inputs."""
@@ -139,4 +141,5 @@ def _consolidation(facts: Facts) -> str:
         return ""
     if facts.num_rounds >= facts.consolidate_every:
         return "rounds_reached"
-    return "old_code_regressed" if _is_reached(facts.regression or 0.0, facts.consolidate_regression) else ""
+    regressed = _is_reached(facts.regression or 0.0, facts.consolidate_regression)
+    return "old_code_regressed" if regressed or facts.held_for_old_code else ""

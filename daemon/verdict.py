@@ -14,7 +14,7 @@ from daemon.publish import folder_bytes, publish_folder
 from monitoring import record
 from schema import failpoints
 from schema.decisions import record_decision
-from schema.evaluations import save_evaluations
+from schema.evaluations import fetch_units, save_evaluations
 from schema.leases import check_fence
 from schema.lines import back_off, set_tokenizer
 from schema.runs import Run, advance_run, count_members, release_run
@@ -35,6 +35,8 @@ def conclude(led: Led, run: Run) -> Run:
         confidence=settings.bootstrap_confidence,
         rounds=settings.bootstrap_rounds,
         seed=settings.seed,
+        old_units=_old_units(led, run),
+        max_regression=settings.max_regression,
     )
     run = _number(led, run)
     assert run.version is not None  # noqa: S101
@@ -87,6 +89,12 @@ def _confirm_lead(led: Led) -> None:
     """Raise StaleFence where another leads: a leader that wakes up late must not put its files in the other's place."""
     with led.ctx.engine.begin() as conn:
         check_fence(conn, led.lease)
+
+
+def _old_units(led: Led, run: Run) -> set[str]:
+    """Return the units on which the adapter was judged that the candidate is to replace."""
+    with led.ctx.engine.connect() as conn:
+        return set() if run.parent_version is None else fetch_units(conn, led.line_id, run.parent_version)
 
 
 def _number(led: Led, run: Run) -> Run:

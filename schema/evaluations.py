@@ -37,6 +37,13 @@ def fetch_evaluations(conn: sa.Connection, run_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in rows.mappings()]
 
 
+def fetch_units(conn: sa.Connection, line_id: int, version: int) -> set[str]:
+    """Fetch the units that a version was judged on as the candidate."""
+    run = sa.select(TrainingRun.id).where(TrainingRun.line_id == line_id, TrainingRun.version == version)
+    units = sa.select(Evaluation.unit).where(Evaluation.run_id.in_(run), Evaluation.unit != "").distinct()
+    return set(conn.execute(units).scalars())
+
+
 def fetch_last_evaluation(conn: sa.Connection, line_id: int) -> LastEvaluation | None:
     """Fetch the figures of a line's last run that came to the gate, or None before the first."""
     judged = sa.exists().where(Evaluation.run_id == TrainingRun.id)

@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Engine, text
 
 from daemon.context import Context
-from daemon.job import Event, Failure, Job
+from daemon.job import Event, Failure, ItemBits, Job
 from daemon.loop import ExitCode, Loop
 from daemon.supervise import Child, Outcome
 from tests.daemon.conclusions import evaluation, result
@@ -23,6 +23,7 @@ class FakeChild:
         self.seen: list[set[int]] = []  # items of each training
         self.events: list[Event] = []  # told before anything else
         self.change: Callable[[Job], float] = lambda _: BETTER  # candidate minus the others, bits per byte
+        self.new_units: Callable[[Job], list[ItemBits]] = lambda _: []  # judged beside those of every round
 
     def __call__(self, verb: str, job: Path, child: Child, *, stop_grace_s: float) -> Outcome:
         for event in self.events:
@@ -31,6 +32,7 @@ class FakeChild:
             told = Job.model_validate_json((job / "job.json").read_text())
             models = ("base",) if told.incumbent is None else ("base", "incumbent")
             found = evaluation(self.change(told), spread=0.0, models=models)
+            found = found.model_copy(update={"items": [*found.items, *self.new_units(told)]})
             (job / "evaluation.json").write_text(found.model_dump_json())
             return "done"
         items = {json.loads(line)["item_id"] for line in (job / "members.jsonl").read_text().splitlines()}

@@ -9,6 +9,7 @@ from schema.audit import audit
 from schema.decisions import fetch_decisions
 from schema.lines import fetch_line
 from schema.runs import fetch_runs
+from tests.daemon.conclusions import evaluation
 from tests.daemon.fake_child import BETTER, FakeChild, let_back_off_pass
 
 NO_BETTER = 0.0
@@ -103,6 +104,27 @@ def test_one_that_fails_is_not_tried_again_before_its_next_turn_and_starts_no_se
     runs, _, report, _ = look()
     assert [(run["kind"], run["state"]) for run in runs[2:]] == [("consolidation", "failed"), ("adapter", "promoted")]
     assert (report.by_state["trained"], report.by_state["quarantined"], report.rows_unaccounted) == (120, 0, 0)
+
+
+def test_a_round_that_would_pay_new_code_with_earlier_code_is_held_and_the_next_begins_at_the_base(
+    run_rounds, look, child
+):
+    def new_units(job):
+        gained = evaluation(-1.0, models=("base", "incumbent")).items if job.run == 2 else []
+        return [item.model_copy(update={"unit": f"new_{item.unit}"}) for item in gained]
+
+    child.new_units, child.change = new_units, lambda job: 0.03 if job.run == 2 else BETTER
+    run_rounds(3)
+
+    runs, _, report, decisions = look()
+    assert [(run["kind"], run["state"], run["reason"]) for run in runs[1:]] == [
+        ("adapter", "held", "old_code_regressed"),
+        ("consolidation", "promoted", "better_than_incumbent"),
+    ]
+    assert (runs[1]["gate"]["num_old_units"], round(runs[1]["gate"]["old_regression"], 3)) == (24, 0.015)
+    assert (runs[2]["rows"], runs[2]["retained_rows"]) == (80, 40)
+    assert (report.by_state["trained"], report.rows_unaccounted) == (120, 0)
+    assert "old_code_regressed" in [one["reason"] for one in decisions if one["verdict"] == "consolidate"]
 
 
 @pytest.mark.parametrize(("limit", "kind"), [(0.02, "consolidation"), (0.03, "adapter")])

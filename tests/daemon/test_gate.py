@@ -189,3 +189,25 @@ def test_languages_are_reported_apart():
 
     assert gate.by_language.keys() == {"go", "python"}
     assert all(bits["candidate"] < bits["incumbent"] < bits["base"] for bits in gate.by_language.values())
+
+
+@pytest.mark.parametrize(
+    ("limit", "reference", "verdict", "reason"),
+    [
+        (0.01, "incumbent", "hold", "old_code_regressed"),
+        (0.03, "incumbent", "promote", "better_than_incumbent"),
+        (0.01, "base", "promote", "better_than_base"),  # nothing is in service that could get worse
+    ],
+)
+def test_gains_on_new_code_are_not_paid_with_earlier_code(limit, reference, verdict, reason):
+    earlier = measure(gain=-0.03, noise=0, units=20)
+    new = [one.model_copy(update={"unit": f"new_{one.unit}"}) for one in measure(gain=0.5)]
+    items = earlier + new if reference == "incumbent" else without(earlier + new, "incumbent")
+    old_units = {one.unit for one in earlier}
+
+    gate = judge(items, confidence=0.99, rounds=500, seed=1, old_units=old_units, max_regression=limit)
+
+    assert (gate.verdict, gate.reason) == (verdict, reason)
+    if reference == "incumbent":
+        assert (gate.num_old_units, gate.old_regression) == (20, pytest.approx(0.02, abs=0.002))
+        assert "on code of earlier rounds +2." in gate.summary() or "+1.9" in gate.summary()

@@ -90,6 +90,7 @@ CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
         (REGRESSED, "consolidate", "old_code_regressed"),
         (REGRESSED | {"regression": 0.029}, "train", "threshold_reached"),
         (REGRESSED | {"regression": None}, "train", "threshold_reached"),
+        (REGRESSED | {"regression": 0.0, "held_for_old_code": True}, "consolidate", "old_code_regressed"),
         (REGRESSED | {"consolidate_every": 0}, "train", "threshold_reached"),
     ],
 )
