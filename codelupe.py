@@ -215,7 +215,8 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.PLACES:
             return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(import_module(self.PLACES[cmd_name][0]), cmd_name)
+        module = import_module(self.PLACES[cmd_name][0])
+        command: click.Command = getattr(module, "set_value" if cmd_name == "set" else cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -239,9 +240,19 @@ def main(ctx: click.Context) -> None:
         failpoints.arm(os.environ, ctx.obj.profile)
 
 
-@main.group()
+class _ConfigGroup(_LazyGroup):
+    """What needs a configuration alone is below; what reaches for the database is imported when it is asked for."""
+
+    PLACES = {  # noqa: RUF012
+        "history": ("daemon.adjust_commands", "Settings that were changed at run time: when, by whom, why."),
+        "set": ("daemon.adjust_commands", "Change a setting of the running daemon, without a restart."),
+        "unset": ("daemon.adjust_commands", "Let the configured value of a setting hold again."),
+    }
+
+
+@main.group(cls=_ConfigGroup)
 def config() -> None:
-    """The configuration: what holds and where it comes from, whether it can be used, what differs."""
+    """The configuration: what holds and where it comes from, whether it can be used, what differs, what was changed."""
 
 
 @config.command("show")
@@ -249,8 +260,11 @@ def config() -> None:
 @click.pass_obj
 def show_config(settings: Settings, as_json: bool) -> None:
     """Show every setting with its value and where that comes from; secrets are masked."""
+    from daemon.adjust_commands import read_changed
+
+    changed = {f"daemon.{name}": value for name, value in read_changed(settings).items()}
     rows = [
-        {"setting": name, "value": value, "origin": _find_origin(settings, name)}
+        {"setting": name, "value": changed.get(name, value), "origin": _find_origin(settings, name, changed)}
         for name, value in _flatten(settings).items()
     ]
     if as_json:
@@ -274,15 +288,20 @@ def check_config(settings: Settings) -> None:
 @click.pass_obj
 def diff_config(settings: Settings, profile: str | None) -> None:
     """Show what differs from the defaults, or from those of PROFILE, which come first."""
+    from daemon.adjust_commands import read_changed
+
     given = PROFILES.get(profile, {}) if profile else {}
     others = {
         f"{section}.{name}": value
         for section, model in SECTIONS.items()
         for name, value in model.model_validate(given.get(section, {})).model_dump(mode="json").items()
     }
-    for name, value in _flatten(settings).items():
+    changed = {f"daemon.{name}": value for name, value in read_changed(settings).items()}
+    for name, configured in _flatten(settings).items():
+        value = changed.get(name, configured)
         if name in others and value != others[name]:
-            click.echo(f"{name}: {json.dumps(others[name])} -> {json.dumps(value)}")
+            origin = " (run time)" if name in changed else ""
+            click.echo(f"{name}: {json.dumps(others[name])} -> {json.dumps(value)}{origin}")
 
 
 def _flatten(settings: Settings) -> dict[str, Any]:
@@ -293,8 +312,10 @@ def _flatten(settings: Settings) -> dict[str, Any]:
     return found
 
 
-def _find_origin(settings: Settings, place: str) -> str:
+def _find_origin(settings: Settings, place: str, changed: Mapping[str, Any]) -> str:
     """Return which source has set the value of `section.name`: the strongest that names it."""
+    if place in changed:
+        return "run time"
     file = config_file(os.environ)
     sources: dict[str, Mapping[str, Any]] = {
         "environment": _Environment(Settings)(),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from sqlalchemy.exc import OperationalError
 
+from daemon.adjust import take_changes
 from daemon.context import Led
 from daemon.courtesy import Courtesy
 from daemon.job import Event
@@ -79,6 +80,7 @@ class Supervised:
                     advance_run(conn, self.run, lease=self.led.lease, to=self.run.state, attempt=0)
                 line = fetch_line(conn, ctx.settings.line)
                 is_cancelled = is_cancel_requested(conn, self.run.id)
+                take_changes(ctx, conn, self.led.line_id)  # of the hours, and of courtesy
         except Exception as error:  # noqa: BLE001 -- the thread's edge: `obey` raises it
             # A look that waited too long for a lock, or for its answer, is not worth the training either.
             if is_outage(error) or isinstance(error, OperationalError):

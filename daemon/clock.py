@@ -80,6 +80,11 @@ class Alarm:
         if self.scheduler is not None:
             self.scheduler.modify_job("tick", next_run_time=datetime.now(UTC))
 
+    def retime(self, seconds: float) -> None:
+        """Let ticks come at another interval, from now on."""
+        if self.scheduler is not None:
+            self.scheduler.reschedule_job("tick", trigger=Every(seconds))
+
 
 def _count_skipped(job: str) -> None:
     if job == "tick":

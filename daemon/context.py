@@ -1,7 +1,8 @@
 """What a tick works with. Time, stop and randomness come in from outside."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -13,18 +14,26 @@ from daemon.paths import LinePaths
 from schema.leases import HeldLease
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """One daemon's parts."""
 
     engine: Engine
     settings: DaemonSettings
+    """Those in force: what was configured, and over it what was changed at run time (daemon/adjust.py)."""
     profile: str
     paths: LinePaths
     device: Device
     leadership: Leadership
     stop: threading.Event
     live: Live
+    configured: DaemonSettings = field(init=False)
+    """What the daemon was started with."""
+    changed: dict[str, Any] = field(init=False, default_factory=dict)
+    """What was changed since, as JSON has it."""
+
+    def __post_init__(self) -> None:
+        self.configured = self.settings
 
     @property
     def line_lease_name(self) -> str:

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 from sqlalchemy import Connection
 
+from daemon.adjust import fetch_in_force
 from daemon.config import Settings
 from daemon.device import detect_device
 from daemon.memory import profile_memory_bytes
@@ -37,7 +38,8 @@ def plan(settings: Settings, as_json: bool) -> None:
     """Forecast the next run: rows, tokens, steps, evaluations, memory, disk, hours; exits with 1 if it cannot work."""
     with open_engine(settings) as engine, closing(engine.connect()) as conn:
         facts = gather_plan_facts(conn, settings)
-    forecast = make_plan(facts, settings.daemon)
+        daemon = fetch_in_force(conn, settings.daemon)
+    forecast = make_plan(facts, daemon)
     if as_json:
         print_json(forecast.to_json())
     else:
@@ -47,7 +49,7 @@ def plan(settings: Settings, as_json: bool) -> None:
 
 def gather_plan_facts(conn: Connection, settings: Settings) -> PlanFacts:
     """Return what the forecast rests on; a line that is not open yet has nothing."""
-    daemon = settings.daemon
+    daemon = fetch_in_force(conn, settings.daemon)
     kind, memory_bytes = _device(settings.profile)
     line = fetch_line(conn, daemon.line)
     limits = Limits(daemon.min_quality, daemon.min_chars, max_chars_total=None, max_rows=daemon.max_rows)

@@ -48,6 +48,7 @@ class Live:
     last_result: tuple[str, str] | None = None  # (run state, one line about it)
     last_failure: str | None = None
     step_error: str | None = None  # what the last step broke off with
+    settings_error: str | None = None  # why what was changed of the settings is not in force
     finished: Run | None = None
     _expectation: Expectation = field(default_factory=Expectation)
     _task: tuple[str, Task] | None = None

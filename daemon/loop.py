@@ -74,8 +74,12 @@ class Loop:
 
     def step(self) -> bool:
         """Tick once; return whether to tick again at once."""
+        interval_s = self.ctx.settings.check_interval_s
         with new_tick(self.ctx.settings.line):
-            return self._step()
+            worked = self._step()
+        if self.ctx.settings.check_interval_s != interval_s:
+            self.alarm.retime(self.ctx.settings.check_interval_s)
+        return worked
 
     def _step(self) -> bool:
         started = time.monotonic()

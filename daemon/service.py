@@ -100,13 +100,14 @@ def run_daemon(
 
     ctx = make_context(settings, engine, stop, progress)
     record.record_start(version=version("codelupe"), profile=settings.profile, line=settings.daemon.line)
-    record.record_alive(check_interval_s=settings.daemon.check_interval_s)
+    record.record_alive()
+    record.record_changed_settings(0, check_interval_s=settings.daemon.check_interval_s)
     # Stopped before its round is over, `--once` has not done what it was asked to.
     loop = Loop(ctx, once=once, exit_code=ExitCode.FAILED if once else ExitCode.OK)
     tokens = TokenFile(tokens_file(settings.home, settings.monitoring))
     company = company or Company()
     with ExitStack() as stack:
-        api = stack.enter_context(open_api(engine, settings.daemon.line, ctx.paths, tokens, loop.alarm.ring, stop))
+        api = stack.enter_context(open_api(engine, settings.daemon, ctx.paths, tokens, loop.alarm.ring, stop))
         reporter = Reporter(ctx, settings, Board(api.engine, settings.daemon.line).show)
         app = create_app(
             health=reporter.health,

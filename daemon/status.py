@@ -36,7 +36,7 @@ class Reporter:
     def status(self) -> dict[str, Any]:
         """Return the answer of /status: what it does now, live figures, and the configuration without secrets."""
         return {
-            "line": self.settings.daemon.line,
+            "line": self.ctx.settings.line,
             "profile": self.settings.profile,
             "device": self.ctx.device.name,
             "uptime_s": round(time.monotonic() - self._started, 1),
@@ -46,7 +46,8 @@ class Reporter:
             "gpus": show_gpus(),
             "config": {
                 "home": str(self.settings.home),
-                "daemon": self.settings.daemon.model_dump(mode="json"),
+                "daemon": self.ctx.settings.model_dump(mode="json"),
+                "changed_at_run_time": sorted(self.ctx.changed),
                 "monitoring": self.settings.monitoring.model_dump(mode="json"),
                 "database": self.settings.database.model_dump(mode="json"),  # the URL is a SecretStr: masked
             },
@@ -69,6 +70,7 @@ class Reporter:
             paused=live.decision == ("wait", "paused"),
             lease_held=live.leading,
             step_failing=live.step_error is not None,
+            settings_refused=live.settings_error is not None,
         )
 
     def _details(self) -> dict[str, Any]:
@@ -77,6 +79,7 @@ class Reporter:
         words = {
             "database": live.database_error,
             "step": live.step_error,
+            "settings": live.settings_error,
             "version": live.damage,
             "last_failure": live.last_failure,
         }

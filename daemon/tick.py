@@ -4,6 +4,7 @@ import logging
 import uuid
 
 from daemon import policy
+from daemon.adjust import say_changes, take_changes
 from daemon.context import Context, Led
 from daemon.facts import gather_facts, limits_of
 from daemon.failures import describe_failure, skip_probe
@@ -33,8 +34,9 @@ def tick(ctx: Context) -> bool:
     lease = ctx.leadership.take(ctx.line_lease_name)
     with ctx.engine.connect() as conn:
         line = fetch_line(conn, ctx.settings.line)
-    if line is None:
-        raise RuntimeError(f"line {ctx.settings.line!r} is not open: open_line runs at the daemon's start")
+        if line is None:
+            raise RuntimeError(f"line {ctx.settings.line!r} is not open: open_line runs at the daemon's start")
+        take_changes(ctx, conn, line.id)
     if lease is None:
         return _stand_by(ctx, line)
     led = Led(ctx, lease, line.id)
@@ -95,6 +97,7 @@ def _start_run(led: Led, line: Line) -> bool:
         facts = gather_facts(conn, line, settings)
         decision = policy.decide(facts)
         inputs = facts.as_inputs() | ({"missing": decision.missing} if decision.missing else {})
+        inputs |= {"changed_at_run_time": say_changes(ctx)} if ctx.changed else {}
         record_decision(conn, line.id, verdict=decision.verdict, reason=decision.reason, inputs=inputs)
     ctx.live.decided(decision.verdict, decision.reason, facts, missing=decision.missing)
     if decision.verdict == "wait":

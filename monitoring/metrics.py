@@ -127,6 +127,9 @@ LAST_SUCCESS_TIMESTAMP = gauge(
     "daemon_last_success_timestamp_seconds", "When a tick last ended without an error, Unix time"
 )
 CHECK_INTERVAL = gauge("daemon_check_interval_seconds", "Configured time between two ticks of an idle daemon")
+SETTINGS_CHANGED = gauge(
+    "daemon_settings_changed", "Settings in force that were changed at run time, over what was configured"
+)
 BACKLOG_ROWS = gauge("daemon_backlog_rows", "Rows that the next run could claim, counted up to a limit")
 THRESHOLD_ROWS = gauge("daemon_threshold_rows", "Rows that the next run needs")
 THRESHOLD_ETA_SECONDS = gauge(

@@ -120,11 +120,15 @@ def record_damaged_state_file() -> None:
     metrics.STATE_FILE_DAMAGED.inc()
 
 
-def record_alive(*, check_interval_s: float | None = None) -> None:
+def record_alive() -> None:
     """Give a sign of life: at the start, in each tick, and each second of a tick that supervises a child."""
     metrics.LAST_TICK_TIMESTAMP.set(time.time())
-    if check_interval_s is not None:
-        metrics.CHECK_INTERVAL.set(check_interval_s)
+
+
+def record_changed_settings(num: int, *, check_interval_s: float) -> None:
+    """Set how many settings were changed at run time, and the interval that now holds."""
+    metrics.SETTINGS_CHANGED.set(num)
+    metrics.CHECK_INTERVAL.set(check_interval_s)
 
 
 def record_tick(outcome: str, seconds: float) -> None:

@@ -41,3 +41,17 @@ def test_a_run_is_paused_resumed_and_cancelled_and_the_next_one_asked_for(start,
     service.wait_until("version", lambda: service.health()["current_version"] == 2)
     assert audit_of(database_url).by_state["trained"] == 33
     assert service.stop() == 0
+
+
+def test_a_setting_that_is_changed_by_command_is_obeyed_without_a_restart_and_after_one(start, database_url):
+    store_rows(database_url)
+    service = start("daemon", "run", database_url=database_url, threshold_rows=1000, train_windows="00:00-24:00")
+    service.wait_for("decided", reason="too_few_rows")
+
+    service.run("config", "set", "threshold_rows", "20", "--reason", "sooner")
+
+    service.wait_for("setting_changed", setting="threshold_rows", old=1000, new=20)
+    service.wait_for("decided", reason="threshold_reached")
+    service.kill()
+    again = start("daemon", "run", database_url=database_url, threshold_rows=1000)
+    again.wait_until("answer", lambda: again.status()["config"]["daemon"]["threshold_rows"] == 20)

@@ -20,6 +20,7 @@ from daemon.api.calls import KEY, Call, Refusal, Route
 from daemon.api.openapi import make_document
 from daemon.api.routes import ROUTES
 from daemon.api.tokens import TokenFile
+from daemon.config import DaemonSettings
 from daemon.paths import LinePaths
 from monitoring.etags import unless_known
 from monitoring.problems import problem
@@ -43,7 +44,7 @@ class Api:
     """What the API works with. `changed` is called when something was changed, so that the daemon looks at once."""
 
     engine: sa.Engine
-    line: str
+    configured: DaemonSettings
     paths: LinePaths
     tokens: TokenFile
     changed: Callable[[], None]
@@ -94,17 +95,18 @@ class Api:
         """Handle a call and record it, in one transaction."""
         with self._worker(), _outages_refused(), self.engine.begin() as conn:
             line = self._find_line(conn)
-            answer = route.handle(
-                Call(conn=conn, engine=self.engine, line=line, paths=self.paths, caller=caller, **given)
-            )
+            parts: dict[str, Any] = {"engine": self.engine, "configured": self.configured, "paths": self.paths}
+            answer = route.handle(Call(conn=conn, line=line, caller=caller, **parts, **given))
             if route.changes:
                 self._record(conn, route, caller, route.status)
             return answer
 
     def _find_line(self, conn: sa.Connection) -> Line:
-        line = fetch_line(conn, self.line)
+        line = fetch_line(conn, self.configured.line)
         if line is None:
-            raise Refusal(503, "starting", f"line {self.line} is not open yet: the daemon starts", headers=_RETRY)
+            raise Refusal(
+                503, "starting", f"line {self.configured.line} is not open yet: the daemon starts", headers=_RETRY
+            )
         return line
 
     @contextmanager
@@ -141,7 +143,7 @@ class Api:
 @contextmanager
 def open_api(
     engine: sa.Engine,
-    line: str,
+    configured: DaemonSettings,
     paths: LinePaths,
     tokens: TokenFile,
     changed: Callable[[], None],
@@ -153,7 +155,7 @@ def open_api(
     own = create_engine(url, application_name="codelupe api", pool_size=2 * _MOST_AT_WORK + 1, statement_timeout_s=10)
     try:
         with cut_when_stopped(own, stop):
-            yield Api(own, line, paths, tokens, changed)
+            yield Api(own, configured, paths, tokens, changed)
     finally:
         own.dispose()
 

@@ -8,12 +8,13 @@ from pydantic import BaseModel
 from sqlalchemy import Connection, Engine
 
 from daemon.api.requests import Nothing
+from daemon.config import DaemonSettings
 from daemon.paths import LinePaths
 from schema.lines import Line
 
 # What an idempotency key may be.
 KEY = "^[A-Za-z0-9_.:-]{1,200}$"
-Scope = Literal["read", "train", "models", "sources"]
+Scope = Literal["read", "train", "models", "sources", "config"]
 
 
 class Refusal(Exception):
@@ -40,6 +41,7 @@ class Call:
     conn: Connection
     engine: Engine
     line: Line
+    configured: DaemonSettings
     paths: LinePaths
     caller: str  # name of the token; empty for who only reads
     path: Any
@@ -52,7 +54,7 @@ class Call:
 class Route:
     """One operation: where it is, what it takes and gives, and which scope it needs."""
 
-    method: Literal["GET", "POST", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "DELETE"]
     rule: str
     name: str
     summary: str

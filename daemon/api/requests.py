@@ -15,6 +15,7 @@ _LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 _PART = r"\.?[A-Za-z0-9_~+][A-Za-z0-9_.~+-]{0,98}"
 _ADDRESS = rf"^https?://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*(:[0-9]{{1,4}})?(/{_PART})+/?$"
 Reason = Annotated[str, Field(min_length=1, max_length=500, pattern=_LINE)]
+Text = Annotated[str, Field(max_length=500, pattern=_LINE)]
 # To JSON 1.0 and 1 are the same number.
 Whole = Annotated[
     int, BeforeValidator(lambda given: int(given) if type(given) is float and given.is_integer() else given)
@@ -113,6 +114,29 @@ class ChangeVersion(_In):
 
     reason: Reason
     """Why; it is recorded."""
+
+
+class SettingPath(_Query):
+    """Which setting."""
+
+    name: str = Field(pattern=r"^[a-z_]{1,60}$", examples=["threshold_rows"])
+    """Its name, as in the configuration's section `daemon`."""
+
+
+class ChangeSetting(_In):
+    """What a setting is to be."""
+
+    value: bool | Whole | float | Text | list[Text] | None
+    """As the configuration has it: a number, a text, a list of texts, or null for what may be unset."""
+    reason: Reason
+    """Why; it is recorded."""
+
+
+class RestoreSetting(_Query):
+    """Why a setting is to be as configured again."""
+
+    reason: Reason | None = None
+    """It is recorded."""
 
 
 class NewSource(_In):

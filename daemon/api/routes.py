@@ -1,6 +1,6 @@
 """The list of the API's operations: where each is, what it takes and gives, and which scope it needs."""
 
-from daemon.api import answers, requests
+from daemon.api import answers, requests, settings
 from daemon.api import operations as do
 from daemon.api.calls import Route
 
@@ -158,6 +158,39 @@ ROUTES = (
         do.show_decisions,
         answers.Decisions,
         query=requests.Page,
+    ),
+    Route(
+        "GET",
+        "/v1/config",
+        "listSettings",
+        "List the daemon's settings that may be changed while it runs, and what was",
+        "read",
+        settings.list_settings,
+        settings.Settings,
+    ),
+    Route(
+        "PUT",
+        "/v1/config/<name>",
+        "changeSetting",
+        "Change a setting while the daemon runs; it holds from its next tick on",
+        "config",
+        settings.set_setting,
+        settings.Settings,
+        path=requests.SettingPath,
+        body=requests.ChangeSetting,
+        problems=(404, 409),
+    ),
+    Route(
+        "DELETE",
+        "/v1/config/<name>",
+        "restoreSetting",
+        "Let the configured value of a setting hold again",
+        "config",
+        settings.unset_setting,
+        settings.Settings,
+        path=requests.SettingPath,
+        query=requests.RestoreSetting,
+        problems=(404, 409),
     ),
     Route(
         "GET",

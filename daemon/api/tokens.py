@@ -13,7 +13,7 @@ from daemon.files import write_atomically
 from monitoring.config import MonitoringSettings
 from monitoring.hosts import is_loopback
 
-SCOPES = ("read", "train", "models", "sources")
+SCOPES = ("read", "train", "models", "sources", "config")
 _PREFIX = "codelupe_"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")

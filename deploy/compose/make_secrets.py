@@ -37,7 +37,7 @@ def _write_token(place: Path) -> list[Path]:
     """Write a token of the API that may do everything, and the line that says so, as `codelupe token create` would."""
     written = _write(place / "api_token", f"codelupe_{secrets.token_urlsafe(32)}")
     digest = hashlib.sha256((place / "api_token").read_text().strip().encode()).hexdigest()
-    return written + _write(place / "api_tokens", f"operator read,train,models,sources {digest}")
+    return written + _write(place / "api_tokens", f"operator read,train,models,sources,config {digest}")
 
 
 def _write(file: Path, text: str, *, mode: int = 0o444) -> list[Path]:

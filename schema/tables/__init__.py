@@ -8,7 +8,7 @@ from schema.tables.base import CLOSED_STATES, CONSUMING_ROLES, OPEN_STATES, ROLE
 from schema.tables.crawl import CrawlPage, CrawlPass, CrawlWindow
 from schema.tables.files import NearDupBand, ProcessedFile, RefusedFile
 from schema.tables.jobs import ApiCall, Job
-from schema.tables.lines import Decision, Line, Promotion, QueueItem, Version
+from schema.tables.lines import Decision, Line, Promotion, QueueItem, SettingChange, Version
 from schema.tables.runs import Evaluation, RunItem, TrainingRun
 from schema.tables.search import SearchEntry
 from schema.tables.sources import OptOut, Repository
@@ -40,6 +40,7 @@ __all__ = [
     "Repository",
     "RunItem",
     "SearchEntry",
+    "SettingChange",
     "TrainingRun",
     "Version",
 ]

@@ -140,6 +140,22 @@ class Promotion(Base):
     created_at: Mapped[dt.datetime] = mapped_column(server_default=now())
 
 
+class SettingChange(Base):
+    """A setting of a line's daemon that was changed while it ran: who, when, why. The newest of a name holds."""
+
+    __tablename__ = "setting_changes"
+    id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+    line_id: Mapped[int] = mapped_column(sa.ForeignKey("lines.id"))
+    name: Mapped[str]
+    value: Mapped[str | None]  # JSON; NULL: as it is configured again
+    previous: Mapped[str]  # JSON: what held until then
+    actor: Mapped[str]
+    reason: Mapped[str | None]
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=now())
+    # fetch_changed, in every tick: the newest of each name
+    __table_args__ = (sa.Index("ix_setting_changes_line_id_name_id", "line_id", "name", sa.text("id DESC")),)
+
+
 class Decision(Base):
     """What a tick decided and on which inputs. Equal ones in a row are one record with a count."""
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from daemon.api.app import open_api
 from daemon.api.tokens import SCOPES, TokenFile, add_token
+from daemon.config import DaemonSettings
 from daemon.paths import LinePaths
 from monitoring.server import create_app, serve
 
@@ -76,7 +77,9 @@ def api_service(
     secrets = {scope: add_token(tokens, scope, [scope]) for scope in SCOPES}
     secrets["all"] = add_token(tokens, "all", SCOPES)
     paths, stop = LinePaths(home, line), threading.Event()
-    with open_api(engine, line, paths, TokenFile(tokens), lambda: changes.append("looked"), stop) as api:
+    with open_api(
+        engine, DaemonSettings(line=line), paths, TokenFile(tokens), lambda: changes.append("looked"), stop
+    ) as api:
         app = create_app(
             health=health,
             ready=lambda: (True, []),

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from daemon.api.app import MAX_BODY_BYTES
 from daemon.api.openapi import make_document
 from daemon.api.routes import ROUTES
-from daemon.api.tokens import add_token, remove_token
+from daemon.api.tokens import SCOPES, add_token, remove_token
 from schema.decisions import record_decision
 from schema.jobs import MOST_QUEUED, answer_jobs
 from schema.leases import acquire_lease
@@ -44,7 +44,7 @@ def caller(engine, tmp_path):
 
 
 def place_of(route):
-    place = route.rule.replace("<job_id>", NOBODY).replace("<version>", "1")
+    place = route.rule.replace("<job_id>", NOBODY).replace("<version>", "1").replace("<name>", "threshold_rows")
     return f"{place}?q=word" if route.name == "search" else place
 
 
@@ -72,9 +72,9 @@ def test_what_changes_something_needs_a_token_with_its_scope(route, caller, engi
     without = caller.ask(route.method, place_of(route))
     assert (without.status, without.headers["WWW-Authenticate"]) == (401, 'Bearer realm="codelupe"')
     assert caller.ask(route.method, place_of(route), token="codelupe_of_nobody").status == 401
-    others = [scope for scope in ("read", "train", "models", "sources") if scope != route.scope]
+    others = [scope for scope in SCOPES if scope != route.scope]
     refused = [caller.ask(route.method, place_of(route), token=scope) for scope in others]
-    assert [answer.status for answer in refused] == [403] * 3
+    assert [answer.status for answer in refused] == [403] * (len(SCOPES) - 1)
     assert caller.ask(route.method, place_of(route), body=b"{", token=route.scope).status not in (401, 403)
 
 

@@ -130,4 +130,5 @@ def test_every_metric_that_a_person_may_ask_for_at_night_is_on_a_dashboard():
         "codelupe_daemon_check_interval_seconds",
         "codelupe_daemon_lease_held",
         "codelupe_daemon_paused",
+        "codelupe_daemon_settings_changed",
     }

@@ -60,7 +60,7 @@ def test_the_url_carries_the_password_of_the_database(checkout):
 def test_the_token_of_the_api_is_the_one_whose_hash_the_daemon_reads(checkout):
     token = TokenFile(checkout / "secrets/api_tokens").find((checkout / "secrets/api_token").read_text().strip())
 
-    assert (token.name, sorted(token.scopes)) == ("operator", ["models", "read", "sources", "train"])
+    assert (token.name, sorted(token.scopes)) == ("operator", ["config", "models", "read", "sources", "train"])
 
 
 def test_what_is_there_is_kept(checkout):
