@@ -34,7 +34,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n 2 -m 'not system and not stack and not drill'
+	$(BIN)/pytest -n 2
 
 test-system: setup
 	$(BIN)/pytest -m system

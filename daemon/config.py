@@ -164,6 +164,10 @@ class DaemonSettings(TrainingSettings):
     """`local:tiny` only: most of the training units that run 0 may take for the base."""
     base_max_chars: int = Field(2_800_000, ge=10_000)
     """`local:tiny` only: most characters that run 0 may take."""
+    api_log_days: float = Field(365, gt=0)
+    """Days after which the record of a call of the API that changed something is removed (`token log`)."""
+    api_log_rows: int = Field(100_000, ge=1)
+    """Most such records that are kept, the newest ones."""
     courtesy_s: float | None = Field(None, ge=5)
     """Seconds within which a run leaves the GPU to another process that computes on it, and waits; unset: it stays."""
     stop_grace_s: float = Field(50, gt=0)

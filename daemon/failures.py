@@ -9,8 +9,8 @@ from daemon.context import Led
 from daemon.job import Failure
 from schema import failpoints, suspects
 from schema.decisions import record_decision
-from schema.lines import back_off, fetch_line
-from schema.runs import Run, advance_run, count_members, release_run
+from schema.lines import back_off, fetch_line, put_off
+from schema.runs import CANCELLED, Run, advance_run, count_members, release_run
 
 log = logging.getLogger(__name__)
 _DAY_S = 86_400
@@ -32,7 +32,7 @@ def fail_run(led: Led, run: Run, failure: Failure, reason: str | None = None) ->
             conn, run, lease=led.lease, to="failed", reason=kept["reason"], waiting=False, figures={"failure": kept}
         )
         found = _search(conn, failed, ctx.settings.bisect_after)
-        delay_s = _put_off(conn, led, searching=bool(found))
+        delay_s = _put_off(conn, led, failed, searching=bool(found))
         inputs = {"run": run.number, "message": kept["message"], "retry_in_s": delay_s, **found}
         record_decision(conn, led.line_id, verdict="failed", reason=kept["reason"], inputs=inputs)
     failpoints.hit("run.after_release")
@@ -114,9 +114,16 @@ def _left(num_suspects: int) -> dict[str, Any]:
     return {"suspects": num_suspects} if num_suspects else {"suspects": 0, "search": "over, no row at fault was found"}
 
 
-def _put_off(conn: Connection, led: Led, *, searching: bool) -> float:
-    """Put the next try off; return for how many seconds. A search makes progress: its tries do not double the wait."""
+def _put_off(conn: Connection, led: Led, failed: Run, *, searching: bool) -> float:
+    """Put the next try off; return for how many seconds. A search makes progress: its tries do not double the wait.
+
+    A run that the operator cancelled is no failure: the wait, so that he may do what he cancelled it for, is the first
+    one's, and counts for nothing.
+    """
     settings = led.ctx.settings
+    if failed.reason == CANCELLED:
+        put_off(conn, led.line_id, settings.back_off_s)
+        return settings.back_off_s
     line = fetch_line(conn, settings.line)
     num_failures = line.num_failures if line and not searching else 0
     delay_s = min(_DAY_S, settings.back_off_s * 2.0 ** min(num_failures, 20))

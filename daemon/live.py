@@ -15,7 +15,7 @@ from daemon.policy import Facts, num_needed
 from daemon.speed import Speed
 from monitoring import record
 from monitoring.progress import Progress, Task
-from schema.runs import Run
+from schema.runs import CANCELLED, Run
 
 log = logging.getLogger(__name__)
 _STEP_FIELDS = (
@@ -161,7 +161,7 @@ class Live:
         with self._lock:
             self.run, self.training, self.finished = None, {}, run
             self.last_result = (run.state, summary)
-            if run.reason != "probe_passed":  # that only narrows down why the last run failed
+            if run.reason not in ("probe_passed", CANCELLED):  # the one narrows down why the last run failed
                 self.last_failure = summary if run.state == "failed" else None
         seconds = (datetime.now(UTC) - run.created_at).total_seconds()
         record.record_closed_run(run.state, seconds, reason=run.reason if run.state == "failed" else None)

@@ -22,6 +22,7 @@ from schema.audit import audit
 from schema.database import describe_outage, is_outage
 from schema.evaluations import fetch_last_evaluation
 from schema.lines import fetch_line
+from schema.listings import prune_calls
 from schema.repositories import is_drained
 from schema.runs import Run
 from schema.sizes import fetch_sizes
@@ -108,6 +109,17 @@ class Loop:
     def audit(self) -> None:
         """Recompute the row accounting into the metrics (I1), and look whether the current version is still whole."""
         self._guard(self._audit)
+
+    def tidy(self) -> None:
+        """Remove the records of API calls that are beyond what is kept."""
+        self._guard(self._tidy)
+
+    def _tidy(self) -> None:
+        settings = self.ctx.settings
+        with self.ctx.engine.begin() as conn:
+            num = prune_calls(conn, days=settings.api_log_days, rows=settings.api_log_rows)
+        if num:
+            log.info("%d records of API calls removed", num, extra={"event": "api_calls_pruned", "rows": num})
 
     def leave(self) -> None:
         """Give the leases back, so that a successor need not wait for them."""

@@ -21,7 +21,7 @@ from daemon.turns import take_device
 from monitoring.logs import log_ids
 from schema import failpoints
 from schema.decisions import record_decision
-from schema.runs import Run, advance_run
+from schema.runs import CANCELLED, Run, advance_run
 from schema.suspects import PROBE
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def sweep_jobs(led: Led, open_run: Run | None) -> None:
 
 def cancel(led: Led, run: Run) -> None:
     """End the open run as the operator asked."""
-    _fail(led, run, Failure(reason="exception", message="cancelled by the operator", data_caused=False), "cancelled")
+    _fail(led, run, Failure(reason="exception", message="cancelled by the operator", data_caused=False), CANCELLED)
 
 
 def _fail(led: Led, run: Run, failure: Failure, reason: str | None = None) -> None:

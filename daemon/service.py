@@ -149,6 +149,7 @@ def _run_clock(ctx: Context, loop: Loop) -> None:
             "heartbeat": (loop.heartbeat, settings.line_lease_s / 4),
             "tick": (loop.run, settings.check_interval_s),
             "audit": (loop.audit, _HOUR_S),
+            "tidy": (loop.tidy, _HOUR_S),
             "measure": (loop.measure, _MEASURE_S),
         }
     )

@@ -91,6 +91,12 @@ def set_paused(conn: sa.Connection, line_id: int, paused: bool) -> None:
     conn.execute(_one(line_id).values(paused=paused))
 
 
+def put_off(conn: sa.Connection, line_id: int, delay_s: float) -> None:
+    """Keep the line from starting a run for `delay_s` seconds, without a failure: the operator ended one."""
+    later = sa.func.clock_timestamp() + dt.timedelta(seconds=delay_s)
+    conn.execute(_one(line_id).values(not_before=later))
+
+
 def back_off(conn: sa.Connection, line_id: int, delay_s: float | None) -> None:
     """Count a failure and keep the line from starting a run for `delay_s` seconds; None: all is well again."""
     if delay_s is None:

@@ -1,5 +1,6 @@
 """Lists for who pages through them: newest first, each page by the primary key, whatever was added meanwhile."""
 
+import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +60,13 @@ def record_call(
     """Record a call of the API that was to change something; `token` is the token's name."""
     values = {"token": token, "operation": operation, "path": path, "address": address}
     conn.execute(sa.insert(ApiCall).values(**values, status=status, detail=detail))
+
+
+def prune_calls(conn: sa.Connection, *, days: float, rows: int) -> int:
+    """Remove records of calls that are older than so many days, or beyond the newest `rows`; return how many."""
+    beyond = sa.select(ApiCall.id).order_by(ApiCall.id.desc()).offset(rows).limit(1).scalar_subquery()
+    is_old = ApiCall.called_at < sa.func.now() - dt.timedelta(days=days)
+    return conn.execute(sa.delete(ApiCall).where(sa.or_(is_old, ApiCall.id <= beyond))).rowcount
 
 
 def list_calls(conn: sa.Connection, *, limit: int) -> list[dict[str, Any]]:

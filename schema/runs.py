@@ -36,6 +36,8 @@ __all__ = [
     "stream_members",
 ]
 
+# Why a run failed that the operator ended: no failure in all but the state.
+CANCELLED = "cancelled"
 _RELEASING = ("held", "rejected", "failed")
 
 
@@ -185,8 +187,9 @@ def fetch_runs(conn: sa.Connection, line_id: int, *, limit: int) -> list[Run]:
 
 
 def fetch_last_failure(conn: sa.Connection, line_id: int) -> Run | None:
-    """Fetch a line's last run if it failed; a probe that went through only narrowed down why."""
-    ended = sa.and_(Table.state.in_(CLOSED_STATES), Table.reason.is_distinct_from("probe_passed"))
+    """Fetch a line's last run if it failed, leaving out cancelled ones, and probes, which only narrow down why."""
+    others = sa.func.coalesce(Table.reason, "").not_in(("probe_passed", CANCELLED))
+    ended = sa.and_(Table.state.in_(CLOSED_STATES), others)
     newest = sa.select(*_COLUMNS).where(Table.line_id == line_id, ended).order_by(Table.number.desc()).limit(1)
     row = conn.execute(newest).one_or_none()
     return Run(*row) if row and row.state == "failed" else None

@@ -46,6 +46,15 @@ def test_the_control_half_imports_nothing_of_the_torch_stack():
     assert json.loads(done.stdout) == []
 
 
+@pytest.mark.parametrize(("marker", "is_chosen"), [((), False), (("-m", "drill"), True)])
+def test_a_plain_pytest_chooses_nothing_that_needs_more_than_pip_packages(marker, is_chosen):
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/stack", "tests/drill", *marker]
+
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+    assert ("::test_" in done.stdout) == is_chosen, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "command",
     [

@@ -12,6 +12,20 @@ import sys
 from pathlib import Path
 
 _BYTES = 24
+_SETTINGS = """\
+# Settings of every codelupe service of the stack: any of README's "Configuration", a line each, without quotes.
+# `docker compose up -d` takes them up. Profile, host and database are decided by .env and the compose file.
+# CODELUPE_THRESHOLD_ROWS=1000
+# CODELUPE_CHECK_INTERVAL_S=300
+# CODELUPE_TRAIN_WINDOWS=mon-fri 22:00-06:00, sat-sun
+# CODELUPE_QUIET_HOURS=mon-fri 08:00-18:00
+# CODELUPE_TIME_ZONE=Europe/Berlin
+# CODELUPE_MAX_AGE_HOURS=72
+# CODELUPE_WATCH=owner/name
+# CODELUPE_WATCH_FILES=50
+# CODELUPE_MIN_QUALITY=70
+# CODELUPE_LANGUAGES=python, go
+"""
 
 
 def write_missing(folder: Path) -> list[Path]:
@@ -27,6 +41,7 @@ def write_missing(folder: Path) -> list[Path]:
     written += _write(place / "database_url", url)
     written += _write(place / "github_tokens", "")
     written += _write_token(place)
+    written += _write(place / "settings.env", _SETTINGS, mode=0o644)
     # A profile of the compose file, by what this machine has.
     profile = "gpu" if shutil.which("nvidia-smi") else "cpu"
     settings = ("# The stack's settings; docs/deployment.md lists them.", "CODELUPE_SECRETS=./secrets")

@@ -120,7 +120,7 @@ def test_what_does_not_fit_the_configuration_of_a_daemon_is_said_and_left_out(ct
         ("max_age_hours", "soon", WrongValue, "(given: 'soon')"),
         ("lora_rank", 8, FixedSetting, "restart it with CODELUPE_LORA_RANK=…"),
         ("line", "other", FixedSetting, "restart it with CODELUPE_LINE=…"),
-        ("treshold_rows", 8, UnknownSetting, "these may be changed: back_off_s, check_interval_s"),
+        ("treshold_rows", 8, UnknownSetting, "these may be changed: api_log_days, api_log_rows, back_off_s"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_value_and_the_fix(engine, change, name, value, error, said):

@@ -24,6 +24,7 @@ from monitoring.server import create_app, serve
 from schema.audit import audit
 from schema.database import create_engine, describe_outage, is_outage
 from schema.lines import back_off_left_s, fetch_line
+from schema.listings import list_calls, record_call
 from schema.runs import fetch_runs
 from schema.stalls import cut_when_stopped
 from schema.versions import fetch_promotions, fetch_versions
@@ -220,6 +221,18 @@ def test_a_child_goes_on_while_a_lock_keeps_its_supervisor_waiting(limit, loop, 
         wait_for(lambda: child.obey() == "go_on" and "timeout" in (ctx.live.database_error or ""))
 
     wait_for(lambda: child.obey() == "go_on" and ctx.live.database_error is None)
+
+
+def test_the_hourly_tidying_keeps_as_many_api_calls_as_the_settings_say(loop, ctx, direct):
+    with direct.begin() as conn:
+        for _ in range(3):
+            record_call(conn, token="a", operation="pause", path="/", address="::1", status=200)
+    ctx.settings = ctx.settings.model_copy(update={"api_log_rows": 1})
+
+    loop.tidy()
+
+    with direct.connect() as conn:
+        assert [one["id"] for one in list_calls(conn, limit=9)] == [3]
 
 
 def test_a_start_that_takes_hours_is_no_stuck_loop(ctx):

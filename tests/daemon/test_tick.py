@@ -12,6 +12,7 @@ from daemon.loop import ExitCode, Loop
 from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
 from schema.audit import audit
+from schema.database import fetch_now
 from schema.decisions import fetch_decisions
 from schema.jobs import add_job, cancel_all, fetch_job
 from schema.lines import fetch_line, set_paused
@@ -63,6 +64,25 @@ def test_a_run_is_cancelled_in_any_state_and_its_rows_go_back(ctx, engine, rows)
     assert (run.state, run.reason) == ("failed", "cancelled")
     with engine.connect() as conn:
         assert audit(conn).by_state["pending"] == 40
+
+
+def test_a_cancelled_run_is_no_failure_it_puts_the_next_one_off_by_one_back_off_and_is_not_counted(ctx, engine, rows):
+    rows()
+    for _ in range(2):
+        with engine.begin() as conn:
+            conn.execute(sa.text("UPDATE lines SET not_before = now()"))
+        assert tick(ctx)
+        with engine.begin() as conn:
+            cancel_all(conn, line_of(engine).id)
+        tick(ctx)
+
+    assert not tick(ctx)
+
+    assert ctx.live.decision == ("wait", "backing_off")
+    with engine.connect() as conn:
+        wait_s = (line_of(engine).not_before - fetch_now(conn)).total_seconds()
+    assert (line_of(engine).num_failures, ctx.live.last_failure) == (0, None)
+    assert 0 < wait_s <= ctx.settings.back_off_s
 
 
 def test_a_cancel_without_a_run_does_not_hit_the_next_one(ctx, engine, rows):

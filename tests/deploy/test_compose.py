@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+import yaml
 
 import codelupe
 from tests.deploy.stack_file import ONE_SHOT, ROOT, SERVICES, STACK
@@ -85,6 +86,21 @@ def test_each_of_our_variables_is_a_setting(name):
     ours = [word for word in SERVICES[name].get("environment", {}) if word.startswith("CODELUPE_")]
 
     assert [word for word in ours if not {word, word.removesuffix("_FILE")} & set(codelupe.variables())] == []
+
+
+def test_every_service_of_ours_is_told_the_same_settings_whatever_they_are():
+    ours = {name for name, service in SERVICES.items() if service["image"].startswith("codelupe-")}
+    told = {name: [file.rpartition("/")[2] for file in SERVICES[name].get("env_file", [])] for name in ours}
+
+    assert told == {key: ["settings.env"] for key in ours}
+
+
+def test_courtesy_needs_but_the_daemon_among_the_machines_processes():
+    override = yaml.safe_load((ROOT / "deploy/compose/courtesy.yml").read_text())
+
+    assert override["services"]["daemon"]["pid"] == "host"
+    assert set(override["services"]) <= set(SERVICES)
+    assert set(override["services"]["daemon"]["environment"]) <= set(codelupe.variables())
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,9 @@ def check_schema(file: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_the_compose_file_follows_the_schema():
-    done = check_schema(ROOT / "docker-compose.yml")
+@pytest.mark.parametrize("name", ["docker-compose.yml", "deploy/compose/courtesy.yml"])
+def test_a_compose_file_follows_the_schema(name):
+    done = check_schema(ROOT / name)
 
     assert done.returncode == 0, done.stdout
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import psycopg.conninfo
 import pytest
 
+import codelupe
 from daemon.api.tokens import TokenFile
+from daemon.config import DaemonSettings
 from tests.deploy.stack_file import ROOT, STACK
 
 SCRIPT = ROOT / "deploy/compose/make_secrets.py"
@@ -29,7 +31,7 @@ def checkout(tmp_path):
 def test_every_secret_of_the_stack_is_written(checkout):
     wanted = {Path(secret["file"]).name for secret in STACK["secrets"].values()}
 
-    assert {file.name for file in (checkout / "secrets").iterdir()} == wanted | {"api_token"}
+    assert {file.name for file in (checkout / "secrets").iterdir()} == wanted | {"api_token", "settings.env"}
 
 
 def test_the_folder_is_for_its_owner_alone(checkout):
@@ -37,7 +39,22 @@ def test_the_folder_is_for_its_owner_alone(checkout):
 
 
 def test_a_container_of_another_user_can_read_them_and_nobody_can_write(checkout):
-    assert {stat.S_IMODE(file.stat().st_mode) for file in (checkout / "secrets").iterdir()} == {0o444}
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in (checkout / "secrets").iterdir()}
+
+    assert modes.pop("settings.env") == 0o644  # no secret, and for its owner to change
+    assert set(modes.values()) == {0o444}
+
+
+def test_the_file_of_settings_shows_examples_that_are_settings_and_sets_nothing(checkout):
+    lines = (checkout / "secrets/settings.env").read_text().splitlines()
+    examples = [line.removeprefix("# ").partition("=") for line in lines if line.startswith("# CODELUPE_")]
+    section = {name.removeprefix("CODELUPE_").lower(): text for name, _, text in examples}
+    daemon = {name: text for name, text in section.items() if name in DaemonSettings.model_fields}
+
+    assert all(line.startswith("#") for line in lines)
+    assert {name for name, _, _ in examples} <= set(codelupe.variables())
+    lists = {"train_windows", "quiet_hours", "watch"}
+    DaemonSettings(**{name: text.split(", ") if name in lists else text for name, text in daemon.items()})
 
 
 def test_passwords_are_random_and_long(checkout, tmp_path_factory):
