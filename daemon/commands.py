@@ -184,7 +184,9 @@ def complete(settings: Settings, file: Path, version: str, max_tokens: int, hole
     prefix, found, suffix = text.partition(hole)
     with open_line_of(settings) as (conn, line):
         number = None if version == "base" else find_version(conn, line, version)["number"]
-    asked = {"prefix": prefix, "suffix": suffix if found else None, "max_tokens": max_tokens}
+    revision = settings.daemon.base_revision or line.base_revision  # the commit that the adapters were trained on
+    asked: dict[str, object] = {"base_revision": None if settings.daemon.makes_base else revision}
+    asked |= {"prefix": prefix, "suffix": suffix if found else None, "max_tokens": max_tokens}
     language = detect_language(file.name, text)
     if language is not None:
         asked["language"] = language
@@ -199,7 +201,7 @@ def _ask(settings: Settings, version: int | None, asked: dict[str, object]) -> s
         "settings": {name: getattr(daemon, name) for name in TrainingSettings.model_fields},
         "device": detect_device(settings.profile).kind,
         "base": str(paths.base) if daemon.makes_base else daemon.base_model,
-        "base_revision": daemon.base_revision,
+        "base_cache": str(paths.base_cache),
         "adapter": None if version is None else str(paths.version(version)),
     }
     with tempfile.TemporaryDirectory(prefix="codelupe-complete-") as name:

@@ -5,6 +5,7 @@ base/  adapter/  checkpoints/  child.log                    the child's
 result.json  evaluation.json  error.json                    the child's answers, each written by rename
 """
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,10 @@ class Job(_Document):
     base: str
     """Folder of the base model, or its name on the hub. For a run of kind `base`: the folder it is to make."""
     base_revision: str | None = None
+    base_cache: Path | None = None
+    """Where the quantised base is kept between runs; unset: nowhere."""
+    claimed_at: datetime | None = None
+    """When the run was claimed; the time to its first step counts from there."""
     incumbent: Path | None = None
     """Adapter in service, which this run is judged against."""
     fresh: bool = False
@@ -76,6 +81,8 @@ class Result(_Document):
     completion_tokens: int
     seconds: float
     tokens_per_s: float
+    start_s: dict[str, float] = {}
+    """Seconds from the claim to each phase, and to the first optimizer step (`first_step`)."""
     num_samples: int
     packing_density: float
     final_loss: float

@@ -27,6 +27,11 @@ class LinePaths:
         return self.models / "base"
 
     @property
+    def base_cache(self) -> Path:
+        """Quantised bases, of all lines; each can be made again, so nothing here needs a backup."""
+        return self.home / "cache" / "bases"
+
+    @property
     def versions(self) -> Path:
         """Immutable versions, one folder each (I4)."""
         return self.models / "versions"

@@ -67,6 +67,8 @@ def _job(led: Led, run: Run, settings: DaemonSettings) -> Job:
         device=led.ctx.device.kind,
         base=str(own_base) if settings.makes_base else settings.base_model,
         base_revision=None if settings.makes_base else settings.base_revision or run.base_revision,
+        base_cache=paths.base_cache,
+        claimed_at=run.created_at,
         incumbent=_incumbent(led, run),
         fresh=run.kind == "consolidation",
     )

@@ -57,6 +57,7 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "steps": training.get("steps"),
         "seconds": training.get("seconds"),
         "tokens_per_s": training.get("tokens_per_s"),
+        "first_step_s": training.get("start_s", {}).get("first_step"),
         "peak_bytes": training.get("peak_bytes"),
         "digests": {
             "members": run.members_digest,

@@ -51,6 +51,10 @@ def _take_step(event: Mapping[str, Any]) -> None:
     metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
 
 
+def _take_first_step(event: Mapping[str, Any]) -> None:
+    metrics.TRAIN_FIRST_STEP_SECONDS.set(event["seconds"])
+
+
 def _take_eval(event: Mapping[str, Any]) -> None:
     metrics.TRAIN_EVAL_LOSS.set(event["loss"])
     metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
@@ -81,6 +85,7 @@ def _take_note(event: Mapping[str, Any]) -> None:
 _HANDLERS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "phase": _take_phase,
     "step": _take_step,
+    "first_step": _take_first_step,
     "eval": _take_eval,
     "checkpoint": _take_checkpoint,
     "note": _take_note,

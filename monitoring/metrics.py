@@ -168,6 +168,9 @@ TRAIN_MFU = gauge(
     "train_mfu_ratio", "Model FLOPs utilisation: these operations over the device's dense bf16 peak, where it is known"
 )
 TRAIN_DATA_WAIT_SECONDS = gauge("train_data_wait_seconds", "Seconds of the last step that the device waited for data")
+TRAIN_FIRST_STEP_SECONDS = gauge(
+    "train_first_step_seconds", "Seconds from the claim of the last run to its first optimizer step"
+)
 TRAIN_MICRO_BATCH = gauge("train_micro_batch_sequences", "Sequences per forward pass; halved when memory runs out")
 TRAIN_ETA_SECONDS = gauge("train_eta_seconds", "Expected seconds to the last step")
 TRAIN_PROGRESS_TIMESTAMP = gauge(

@@ -110,6 +110,8 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         loss, rest = 3.0 - step / total, {"lr": 1e-4, "grad_norm": 1.0, "data_wait_s": 0.001, "micro_batch": 2}
         figures = {"loss": loss, "smoothed_loss": loss, "tokens": 100 * step, "tokens_per_s": 1.0, "eta_s": 1.0} | rest
         figures |= {"flops": 1e12, "mfu": 0.4}  # what the daemon adds where it knows the model and the card
+        if step == 1:
+            child.emit("first_step", seconds=1.0)
         child.emit("step", step=step, total=total, epoch=step / total, **figures)
         if step % steering["checkpoint_steps"] == 0:
             child.emit("eval", step=step, loss=2.0 - step / total, bits_per_byte=2.0, best=True)

@@ -14,45 +14,88 @@ from daemon.training.attention import SDPA, Attention
 from daemon.training.child import Failed
 from daemon.training.failures import classify
 from daemon.training.model import Model, compute_dtype, keep_trainable
+from daemon.training.quantised import Note, find_quantised, ignore, name_key, save_quantised, set_aside
 
 
-def load_base(job: Model, attention: Attention = SDPA) -> Any:
+def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore) -> Any:
     """Load the base model, frozen and quantised as the settings say; its config's `_commit_hash` is the hub's commit.
+
+    With a folder for them (`base_cache`), the quantised form is kept there and loaded the next time: the same bits.
 
     Raises:
         Failed: base_missing, naming the model, where it was looked for, and what to set.
     """
-    settings = job.settings
     folder = find_base_file(job, "config.json").parent
     commit = None if Path(job.base).expanduser().is_dir() else folder.name  # that of the hub's snapshot
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # for a terminal, and this is a log
+    cache = job.base_cache if job.settings.quantisation != "none" else None
+    key = name_key(job, folder, commit)
+    model = None if cache is None else _load_kept(job, cache, key, attention, note)
+    if model is None:
+        model = _load_afresh(job, folder, commit, attention)
+        loaded_key = name_key(job, folder, commit)
+        # A folder that was written to meanwhile: who knows which files these are. The hub's come as they are loaded.
+        if cache is not None and (loaded_key == key or commit is not None):
+            described = {"base": job.base, "revision": commit, "quantisation": job.settings.quantisation}
+            save_quantised(model, cache, loaded_key, described, note)
+    model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
+    model.requires_grad_(False)
+    keep_trainable(model)
+    return model
+
+
+def _load_kept(job: Model, cache: Path, key: str, attention: Attention, note: Note) -> Any:
+    """Load the quantised form of that name; None where there is none, or none that is whole."""
+    kept = find_quantised(cache, key, note)
+    if kept is None:
+        return None
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
-            job.base,
-            revision=commit or job.base_revision,  # all files of one commit, though the hub's may move on
-            quantization_config=_quantisation(settings),
-            dtype=compute_dtype(settings),
-            device_map="cpu" if job.device == "cpu" else {"": 0},
-            attn_implementation=attention.implementation,
-            use_safetensors=True,
-            trust_remote_code=False,
-            use_cache=False,
-            output_loading_info=True,
+        model, loaded = _read(job, str(kept), attention)
+    except Exception as error:  # as with the base itself: anything
+        if classify(error).reason != "exception":
+            raise
+        set_aside(kept, words_of(error), note)
+        return None
+    if loaded["missing_keys"]:
+        set_aside(kept, f"it lacks {len(loaded['missing_keys'])} tensors", note)
+        return None
+    return model
+
+
+def _load_afresh(job: Model, folder: Path, commit: str | None, attention: Attention) -> Any:
+    """Load the base from its own files, quantising them as the settings say."""
+    revision = commit or job.base_revision  # all files of one commit, though the hub's may move on
+    try:
+        model, loaded = _read(
+            job, job.base, attention, revision=revision, quantization_config=_quantisation(job.settings)
         )
     except Exception as error:  # what a damaged file makes the library raise can be anything
         if classify(error).reason != "exception":
             raise
         raise _refuse(job, find_damage(folder) or words_of(error)) from error
-    model, loaded = found
     if loaded["missing_keys"]:  # transformers would go on with random numbers in their place
         names = ", ".join(sorted(loaded["missing_keys"])[:3])
         raise _refuse(job, f"the weights in {folder} lack {len(loaded['missing_keys'])} tensors: {names}, …")
     if not (hasattr(model, "model") and hasattr(model, "lm_head")):
         raise _refuse(job, f"{folder / 'config.json'} is of a {type(model).__name__}, not of the Qwen2 family")
-    model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
-    model.requires_grad_(False)
-    keep_trainable(model)
     return model
+
+
+def _read(job: Model, place: str, attention: Attention, **options: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the model in a folder or of a name, mapped from its files onto the device, and what was missing there."""
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # for a terminal, and this is a log
+    found: Any = AutoModelForCausalLM.from_pretrained(
+        place,
+        dtype=compute_dtype(job.settings),
+        device_map="cpu" if job.device == "cpu" else {"": 0},
+        attn_implementation=attention.implementation,
+        use_safetensors=True,
+        trust_remote_code=False,
+        use_cache=False,
+        output_loading_info=True,
+        **options,
+    )
+    model, loaded = found
+    return model, loaded
 
 
 def load_base_tokenizer(job: Model) -> Tokenizer:

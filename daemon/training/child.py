@@ -44,6 +44,10 @@ class Child:
         """Tell events there as well."""
         self._writers.append(write)
 
+    def note(self, note: str, message: str) -> None:
+        """Tell what happened besides: its short name, and in words."""
+        self.emit("note", note=note, message=message)
+
     def phase(self, name: str) -> None:
         """Say what begins now; stop here if that was asked for meanwhile."""
         self.check_stop()

@@ -28,6 +28,8 @@ class Question(BaseModel):
     device: Literal["cpu", "cuda"]
     base: str
     base_revision: str | None = None
+    base_cache: Path | None = None
+    """Where the quantised base is kept; unset: nowhere."""
     adapter: Path | None = None
     """Folder of the adapter; unset: the base alone."""
     prefix: str
@@ -47,7 +49,7 @@ def complete(job_dir: Path, child: Child) -> None:
     tokenizer = load_base_tokenizer(question)
     prompt = Frames(tokenizer).prompt_of(question.language, question.prefix, question.suffix)
     child.phase("load")
-    model = load_base(question)  # SDPA: the variable-length kernels have no cache
+    model = load_base(question, note=child.note)  # SDPA: the variable-length kernels have no cache
     if question.adapter is not None:
         model = load_adapters(model, {"candidate": question.adapter})
     child.phase("complete")

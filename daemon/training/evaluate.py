@@ -33,7 +33,7 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
     items = list(read_items(job_dir / TEST))
     samples = choose_pieces(build_samples_of(items, tokenizer, settings, seed=None), settings.eval_pieces)
     child.phase("load")
-    model = load_base(job, attention)
+    model = load_base(job, attention, child.note)
     adapters = {"candidate": job_dir / "adapter"}
     if job.incumbent is not None:
         adapters["incumbent"] = job.incumbent

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daemon.job import Job
+from daemon.training.child import Failed
 from daemon.training.model import keep_trainable
 from daemon.training.projections import share_inputs
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+WEIGHTS = "adapter_model.safetensors"
 State = dict[str, Tensor]
 
 
@@ -21,7 +23,7 @@ def attach_adapter(base: Any, job: Job) -> Any:
     """Put a trainable adapter on the base: a new one, or one with the weights that the job continues."""
     settings = job.settings
     if job.continued is not None:
-        model = PeftModel.from_pretrained(base, str(job.continued), is_trainable=True)
+        model = PeftModel.from_pretrained(base, str(_check(job.continued)), is_trainable=True)
     else:
         model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
     if settings.recompute:
@@ -55,11 +57,18 @@ def load_adapters(base: Any, folders: dict[str, Path]) -> Any:
     model: Any = None
     for name, folder in folders.items():
         if model is None:
-            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name)
+            model = PeftModel.from_pretrained(base, str(_check(folder)), adapter_name=name)
         else:
-            model.load_adapter(str(folder), adapter_name=name)
+            model.load_adapter(str(_check(folder)), adapter_name=name)
     keep_trainable(model)
     return model
+
+
+def _check(folder: Path) -> Path:
+    """Return the folder; raise Failed where its weights are no safetensors: peft would unpickle others."""
+    if not (folder / WEIGHTS).is_file():
+        raise Failed("exception", f"the adapter {folder} has no {WEIGHTS}, and no other file of weights is loaded")
+    return folder
 
 
 def trainable_state(model: Any) -> State:
@@ -83,7 +92,7 @@ def restore_state(model: Any, state: State) -> None:
 
 def save_adapter(model: Any, job: Job, folder: Path) -> None:
     """Write adapter_model.safetensors and adapter_config.json, which name the base and no path of this machine."""
-    save_file(get_peft_model_state_dict(model, save_embedding_layers=False), folder / "adapter_model.safetensors")
+    save_file(get_peft_model_state_dict(model, save_embedding_layers=False), folder / WEIGHTS)
     config = model.peft_config["default"]
     config.base_model_name_or_path = job.settings.base_model
     config.revision = job.base_revision

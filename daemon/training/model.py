@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -28,6 +29,8 @@ class Model(Protocol):
     def base(self) -> str: ...  # noqa: D102
     @property
     def base_revision(self) -> str | None: ...  # noqa: D102
+    @property
+    def base_cache(self) -> Path | None: ...  # noqa: D102
 
 
 def prepare_device(wanted: Model) -> None:

@@ -14,6 +14,7 @@ from daemon.job import Job, Result
 from daemon.samples import tokenizer_digest
 from daemon.training.data import PackedRows
 from daemon.training.progress import Plan, Progress
+from daemon.training.start import read_start
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")
 
@@ -38,6 +39,7 @@ def save_result(
         completion_tokens=progress.completion_tokens,
         seconds=round(progress.seconds, 3),
         tokens_per_s=round(progress.tokens / max(1e-6, progress.seconds), 1),
+        start_s=read_start(job_dir),
         num_samples=num_samples,
         packing_density=round(rows.density(job.settings.sequence_tokens), 4),
         final_loss=progress.loss or 0.0,

@@ -74,7 +74,7 @@ def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
     validation = choose_validation(read_items(job_dir / VALIDATION), tokenizer, settings, rows.num_tokens, plan)
 
     child.phase("load")
-    model = attach_adapter(load_base(job, attention), job)
+    model = attach_adapter(load_base(job, attention, child.note), job)
 
     child.phase("train")
     trainer = PackedTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)

@@ -132,6 +132,16 @@ def test_a_base_on_the_hub_is_trained_on_and_its_commit_recorded(make_job: MakeJ
     assert Result.model_validate_json((job_dir / "result.json").read_text()).base_revision == COMMIT
 
 
+def test_code_that_comes_with_a_base_is_not_run(make_job: MakeJob, base: Path, tmp_path: Path) -> None:
+    folder, trace = Path(shutil.copytree(base, tmp_path / "base")), tmp_path / "trace"
+    (folder / "modeling_own.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Own: ...\n")
+    config = json.loads((folder / "config.json").read_text())
+    maps = {"AutoModelForCausalLM": "modeling_own.Own", "AutoConfig": "modeling_own.Own"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": maps}))
+    assert type(load_base(make_job(1, fields={"base": str(folder)})[0])).__module__.startswith("transformers.")
+    assert not trace.exists()
+
+
 def truncate_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])

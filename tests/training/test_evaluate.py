@@ -11,12 +11,19 @@ import torch
 from daemon.job import TEST, EvaluationResult, Job
 from daemon.samples import evaluation_samples
 from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.child import Failed
 from daemon.training.data import read_items
 from daemon.training.evaluate import evaluate
 from daemon.training.lora import load_adapters
 from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]
+
+
+def test_an_adapter_of_pickled_weights_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(Failed, match=r"has no adapter_model\.safetensors"):
+        load_adapters(load_base(make_job(1)[0]), {"candidate": tmp_path})
 
 
 def bits_of(model: Any, job: Job, job_dir: Path) -> dict[int, float]:

@@ -159,6 +159,15 @@ def _speed() -> list[Json]:
             least=0,
             width=6,
         ),
+        graph(
+            "Time to the first step",
+            "Seconds from the claim of the last run to its first optimizer step.",
+            [(f"codelupe_train_first_step_seconds{_DAEMON}", "first step")],
+            "s",
+            "TrainerStalled",
+            least=0,
+            width=6,
+        ),
     ]
 
 
