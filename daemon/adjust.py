@@ -20,7 +20,7 @@ CHANGEABLE = frozenset(
     {
         *("check_interval_s", "threshold_rows", "max_rows", "max_run_chars", "replay_share", "back_off_s"),
         *("train_windows", "quiet_hours", "time_zone", "max_age_hours", "max_age_rows", "courtesy_s"),
-        *("watch", "watch_files", "watch_commits", "api_log_days", "api_log_rows"),
+        *("watch", "watch_releases", "watch_files", "watch_commits", "api_log_days", "api_log_rows"),
     }
 )
 

@@ -121,7 +121,9 @@ class DaemonSettings(TrainingSettings):
     max_age_rows: int = Field(100, ge=1)
     """Fewest new rows that a run starts with because they are old."""
     watch: tuple[str, ...] = ()
-    """Repositories (`owner/name`, address or folder, as in `ingest status`) whose changes start a run."""
+    """Repositories (`owner/name`, address or folder, as in `ingest status`) whose releases or changes start a run."""
+    watch_releases: bool = True
+    """Whether a new release tag of a watched repository, such as `v1.2.0`, starts a run."""
     watch_files: int | None = Field(None, ge=1)
     """Changed files of one watched repository, since the last run that did not fail, that start a run."""
     watch_commits: int | None = Field(None, ge=1)
@@ -191,8 +193,8 @@ class DaemonSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _check_watch(self) -> Self:
-        if bool(self.watch) != (self.watch_files is not None or self.watch_commits is not None):
-            raise ValueError("watch names repositories, watch_files or watch_commits how much: set both, or neither")
+        if not self.watch and (self.watch_files is not None or self.watch_commits is not None):
+            raise ValueError("watch_files and watch_commits say how much of what `watch` names: name repositories")
         return self
 
     @model_validator(mode="after")

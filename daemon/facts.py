@@ -51,6 +51,7 @@ def gather_facts(conn: Connection, line: Line, settings: DaemonSettings) -> Fact
         max_age_rows=settings.max_age_rows,
         watch_files=settings.watch_files,
         watch_commits=settings.watch_commits,
+        watch_releases=settings.watch_releases,
     )
     facts = at_hour(facts, settings, now)
     limits = limits_of(settings, for_base=needs_base)
@@ -107,6 +108,7 @@ def _with_other_triggers(
             facts,
             watched_files=changes.num_files,
             watched_commits=changes.num_commits,
+            new_releases=", ".join(changes.releases),
             unknown_watched=", ".join(changes.unknown),
         )
     return facts

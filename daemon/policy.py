@@ -45,6 +45,10 @@ class Facts:
     watched_commits: int = 0
     """Commits in which that was seen, of the watched repository that has most of them."""
     watch_commits: int | None = None
+    watch_releases: bool = False
+    """Whether a new release of a watched repository starts a run."""
+    new_releases: str = ""
+    """Release tags of watched repositories first seen since the last run that did not fail; the newest few."""
     unknown_watched: str = ""
     """Watched repositories that ingest has never heard of."""
     num_rounds: int = 0
@@ -85,6 +89,8 @@ def _trigger(facts: Facts) -> str:
     if facts.num_fresh < facts.threshold:
         if _is_reached(facts.oldest_hours or 0.0, facts.max_age_hours) and facts.num_fresh >= facts.max_age_rows:
             return "rows_aged"
+        if facts.watch_releases and facts.new_releases:
+            return "watched_release"
         if _is_reached(facts.watched_files, facts.watch_files):
             return "watched_files"
         if _is_reached(facts.watched_commits, facts.watch_commits):

@@ -15,7 +15,7 @@ from ingest.entries import Tree
 from ingest.failures import explain_failure
 from ingest.folders import Folder
 from ingest.licensing import Licences
-from ingest.messages import Job, Message, Unchanged
+from ingest.messages import Job, Message, Tagged, Unchanged
 from ingest.refresh import ask_server
 from ingest.shares import Shares
 from ingest.visits import Past, Visit
@@ -47,7 +47,9 @@ def _run(job: Job, messages: BinaryIO) -> None:
         limits = Limits(**{**job.limits, "languages": tuple(job.limits["languages"])})
         load_list(limits.benchmark_list)
         start = time.perf_counter()
-        url, head = _look_up(job)
+        url, head, tags = _look_up(job)
+        if tags is not None:
+            say(Tagged(names=tags))
         if head is not None and head == job.head:
             say(Unchanged(head=head))
             return
@@ -63,14 +65,14 @@ def _run(job: Job, messages: BinaryIO) -> None:
         say(explain_failure(error))
 
 
-def _look_up(job: Job) -> tuple[str, str | None]:
-    """Return where a source is now, and the newest commit of one that is a repository."""
+def _look_up(job: Job) -> tuple[str, str | None, tuple[str, ...] | None]:
+    """Return where a source is now; of a repository the newest commit, and its tags where they are known."""
     if job.kind == "folder":
-        return job.source, None
+        return job.source, None, None
     if "://" in job.source:
         answer = ask_server(job.source, must_be_public=job.must_be_public)
-        return answer.url, answer.head
-    return job.source, find_local_head(job.source)
+        return answer.url, answer.head, answer.tags
+    return job.source, find_local_head(job.source), None
 
 
 def _open_tree(job: Job, url: str, head: str | None, limits: Limits) -> Tree:

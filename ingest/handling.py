@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from ingest.config import IngestSettings
 from ingest.entries import SourceFailed
 from ingest.keeping import Keeper, Tally
-from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Unchanged
+from ingest.messages import Accepted, Ended, Failed, Job, Listed, Refused, Tagged, Unchanged
 from ingest.nursery import Nursery
 from ingest.policy import fetch_allowed, judge_api_licence, name_rules
 from ingest.scratch import check_budget
@@ -21,6 +21,7 @@ from ingest.units import decide_level
 from monitoring import record
 from schema.failpoints import hit
 from schema.files import exclude_files, fetch_known_files, fetch_refusals, forget_refusals
+from schema.release_tags import save_tags
 from schema.repositories import (
     Claim,
     StaleLease,
@@ -110,7 +111,10 @@ class Handler:
                 self._stay_alive()
                 if self._keeper is None and job.kind == "git":
                     check_budget(Path(job.scratch), max_bytes=self._settings.clones_max_bytes)
-                if isinstance(message, Listed):
+                if isinstance(message, Tagged):
+                    with self._engine.begin() as conn:
+                        save_tags(conn, self._claim.repository_id, message.names)
+                elif isinstance(message, Listed):
                     self._begin(message)
                 elif isinstance(message, Accepted | Refused):
                     self._keep(message)

@@ -71,6 +71,7 @@ _Number = Annotated[int, Field(ge=0, le=2**53)]
 _Seconds = Annotated[float, Field(ge=0, le=1e7)]
 _Band = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
 _Text = Annotated[str, Field(max_length=500)]
+_Tag = Annotated[str, Field(pattern=r"^[!-~]{1,100}$")]
 _Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
 
 
@@ -127,6 +128,13 @@ class Listed(Message):
         if self.num_units.get("repository", 0) > 1 or max(self.num_units.values(), default=0) > files:
             raise ValueError("more units than files")
         return self
+
+
+class Tagged(Message):
+    """The release tags that the server named; what is missing among them is there no more."""
+
+    event: Literal["tagged"] = "tagged"
+    names: Annotated[tuple[_Tag, ...], Field(max_length=1000)]
 
 
 class Accepted(Message):
@@ -186,7 +194,7 @@ class Failed(Message):
     is_permanent: bool
 
 
-AnyMessage = Listed | Accepted | Refused | Ended | Unchanged | Failed
+AnyMessage = Tagged | Listed | Accepted | Refused | Ended | Unchanged | Failed
 _ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(Annotated[AnyMessage, Field(discriminator="event")])
 
 

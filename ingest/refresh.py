@@ -12,6 +12,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable
 from dataclasses import dataclass
 from email.message import Message
 from typing import IO
@@ -25,6 +26,13 @@ _CONTENT_TYPE = "application/x-git-upload-pack-advertisement"
 _MAX_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 12
 _TIMEOUT_S = 30.0
+# Of the references of a source that was named; the crawler's finds are not worth more than the first lines.
+_MAX_TAGS_BYTES = 1 << 22
+_TAGS_S = 10.0
+_MOST_TAGS = 1000
+_END = b"\n0000"
+_TAG = re.compile(rb"\n[0-9a-f]{4}[0-9a-f]{40,64} refs/tags/([!-~]{1,100})(?=\n)")
+_RELEASE = re.compile(r"(?:[A-Za-z][A-Za-z0-9_@/.-]*[-_/@])?[vV]?([0-9]{1,8}(?:\.[0-9]{1,8}){1,3})")
 _PORTS = {"http": 80, "https": 443}
 _FIRST_LINES = re.compile(rb"[0-9a-f]{4}# service=git-upload-pack\n0000[0-9a-f]{4}([0-9a-f]{40,64}) ([^\0\n]+)")
 _SAFE_URL = re.compile(r"https?://[!-~]{1,2000}")
@@ -36,6 +44,8 @@ class Answer:
 
     url: str
     head: str
+    tags: tuple[str, ...] | None
+    """Its release tags, the newest ones; None: they were not to be had, or not asked for."""
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
@@ -72,7 +82,7 @@ def ask_server(url: str, *, must_be_public: bool) -> Answer:
     opener.addheaders = [("User-Agent", "git/codelupe"), ("Accept", "*/*")]
     try:
         with opener.open(url.rstrip("/") + _QUERY, timeout=_TIMEOUT_S) as response:
-            return _read_answer(response)
+            return _read_answer(response, with_tags=not must_be_public)
     except urllib.error.HTTPError as error:
         raise _explain_status(error.code) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -80,7 +90,7 @@ def ask_server(url: str, *, must_be_public: bool) -> Answer:
         raise SourceFailed("clone_failed", words[:300], is_permanent=False) from error
 
 
-def _read_answer(response: http.client.HTTPResponse) -> Answer:
+def _read_answer(response: http.client.HTTPResponse, *, with_tags: bool) -> Answer:
     if response.headers.get_content_type() != _CONTENT_TYPE:
         raise SourceFailed("not_git", f"it answers with {response.headers.get_content_type()}", is_permanent=True)
     base, query, rest = response.geturl().partition(_QUERY)
@@ -97,7 +107,30 @@ def _read_answer(response: http.client.HTTPResponse) -> Answer:
         raise SourceFailed("clone_failed", "it does not answer as git's servers do", is_permanent=False)
     if found[2] != b"HEAD":
         raise no_commit()
-    return Answer(base, found[1].decode())
+    return Answer(base, found[1].decode(), _read_tags(response, data) if with_tags else None)
+
+
+def _read_tags(response: http.client.HTTPResponse, data: bytes) -> tuple[str, ...] | None:
+    """Return the release tags of the rest of an answer; None where it is too long, too slow, or broken off."""
+    until = time.monotonic() + _TAGS_S
+    parts, num_bytes = [data], len(data)
+    try:
+        while not b"".join(parts[-2:]).endswith(_END):
+            chunk = response.read1(_MAX_BYTES)
+            num_bytes += len(chunk)
+            if not chunk or num_bytes > _MAX_TAGS_BYTES or time.monotonic() > until:
+                return None
+            parts.append(chunk)
+    except (OSError, http.client.HTTPException):
+        return None
+    return find_releases(name.decode() for name in _TAG.findall(b"".join(parts)))
+
+
+def find_releases(names: Iterable[str]) -> tuple[str, ...]:
+    """Return those tags that name a release by a whole version number (`v1.2.0`, no `-rc1`): the highest ones."""
+    found = ((_RELEASE.fullmatch(name), name) for name in names)
+    versions = {name: tuple(map(int, match[1].split("."))) for match, name in found if match is not None}
+    return tuple(sorted(versions, key=lambda name: (versions[name], name), reverse=True)[:_MOST_TAGS])
 
 
 def _pin(host: str, port: int) -> None:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from schema.backlog import FILE, Limits, is_pending
+from schema.release_tags import fetch_new_tags
 from schema.tables import ProcessedFile, QueueItem, Repository, TrainingRun
+
+_MOST_RELEASES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,8 @@ class Changes:
     num_files: int
     num_commits: int
     unknown: list[str]
+    releases: list[str]
+    """Release tags first seen since then, as `source name`: the newest few."""
 
 
 def fetch_oldest_fresh(conn: sa.Connection, line_id: int, limits: Limits, *, at_most: int) -> dt.datetime | None:
@@ -45,7 +50,12 @@ def count_changes(conn: sa.Connection, line_id: int, watched: Sequence[str]) -> 
     stored = sa.and_(ProcessedFile.repository_id.in_(ids), ProcessedFile.created_at > since)
     counted = sa.select(num_files, num_commits).where(stored).group_by(ProcessedFile.repository_id)
     rows = conn.execute(counted).all()
-    return Changes(max((row[0] for row in rows), default=0), max((row[1] for row in rows), default=0), unknown)
+    return Changes(
+        num_files=max((row[0] for row in rows), default=0),
+        num_commits=max((row[1] for row in rows), default=0),
+        unknown=unknown,
+        releases=fetch_new_tags(conn, ids, since, at_most=_MOST_RELEASES),
+    )
 
 
 def _find(conn: sa.Connection, watched: Sequence[str]) -> tuple[list[int], list[str]]:

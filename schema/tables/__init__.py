@@ -11,7 +11,7 @@ from schema.tables.jobs import ApiCall, Job
 from schema.tables.lines import Decision, Line, Promotion, QueueItem, SettingChange, Version
 from schema.tables.runs import Evaluation, RunItem, TrainingRun
 from schema.tables.search import SearchEntry
-from schema.tables.sources import OptOut, Repository
+from schema.tables.sources import OptOut, ReleaseTag, Repository
 from schema.tables.work import Chore, Lease
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Promotion",
     "QueueItem",
     "RefusedFile",
+    "ReleaseTag",
     "Repository",
     "RunItem",
     "SearchEntry",

@@ -59,6 +59,7 @@ class Repository(Base):
     visit_files: Mapped[int | None]
     visit_bytes: Mapped[int | None]
     visit_seconds: Mapped[float | None]
+    tags_read_at: Mapped[dt.datetime | None]  # when its release tags were last read
     __table_args__ = (
         sa.CheckConstraint(one_of("kind", ("git", "folder")), name="kind"),
         sa.CheckConstraint(one_of("origin", ("operator", "crawler")), name="origin"),
@@ -75,6 +76,15 @@ class Repository(Base):
             postgresql_where=sa.text("state IN ('queued', 'working')"),
         ),
     )
+
+
+class ReleaseTag(Base):
+    """A tag that names a release of a repository."""
+
+    __tablename__ = "release_tags"
+    repository_id: Mapped[int] = mapped_column(sa.ForeignKey("repositories.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[dt.datetime | None]  # by the first visit that saw it; NULL: it was there when tags were first read
 
 
 class OptOut(Base):

@@ -24,6 +24,7 @@ OUTSIDE = ("wait", "outside_window")
 AGED = {"num_fresh": 10, "oldest_hours": 48.0, "max_age_hours": 48.0, "max_age_rows": 10}
 MANY_ROUNDS = {"num_rounds": 8, "consolidate_every": 8}
 REGRESSED = {"num_rounds": 1, "consolidate_every": 8, "regression": 0.03, "consolidate_regression": 0.03}
+RELEASED = {"num_fresh": 1, "watch_releases": True, "new_releases": "a/b v1.0"}
 CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
 
 
@@ -76,6 +77,9 @@ CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
         (CHANGED | {"num_fresh": 0}, "wait", "too_few_rows"),
         (CHANGED | {"watched_files": 4, "watched_commits": 3, "watch_commits": 3}, "train", "watched_commits"),
         (CHANGED | {"watched_files": 4, "watched_commits": 2, "watch_commits": 3}, "wait", "too_few_rows"),
+        (RELEASED, "train", "watched_release"),
+        (RELEASED | {"watch_releases": False}, "wait", "too_few_rows"),
+        (RELEASED | {"new_releases": ""}, "wait", "too_few_rows"),
         (CHANGED | {"in_window": False}, "wait", "outside_window"),
         # A consolidation takes its time: only a threshold of rows starts it.
         (MANY_ROUNDS, "consolidate", "rounds_reached"),

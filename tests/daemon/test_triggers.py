@@ -10,6 +10,7 @@ from daemon.tick import tick
 from schema.decisions import fetch_decisions
 from schema.jobs import add_job
 from schema.lines import fetch_line
+from schema.release_tags import save_tags
 from schema.runs import fetch_open_run
 from schema.tables import ProcessedFile
 from tests.builders import add_files, add_repository
@@ -102,6 +103,30 @@ def watch(engine, num, commit):
         repository = add_repository(conn, WATCHED)
         for number in range(num):
             add_files(conn, repository, 1, path=f"code_{number}.py", commit=commit)
+
+
+def test_a_new_release_of_a_watched_repository_starts_a_run_once(tick_with, engine, rows):
+    rows()
+    with engine.begin() as conn:
+        watched, other = add_repository(conn, WATCHED), add_repository(conn)
+        for repository in (watched, other):
+            save_tags(conn, repository, ["v1.0"])
+    first = tick_with(watch=(WATCHED,))
+    with engine.begin() as conn:
+        save_tags(conn, other, ["v1.0", "v1.1"])
+    of_another = tick_with(watch=(WATCHED,))
+    with engine.begin() as conn:
+        save_tags(conn, watched, ["v1.0", "v1.1"])
+
+    switched_off = tick_with(watch=(WATCHED,), watch_releases=False)
+    worked, began, inputs = tick_with(watch=(WATCHED,))
+
+    assert (first[1], of_another[1], switched_off[1]) == ("too_few_rows",) * 3
+    assert (worked, began, inputs["new_releases"]) == (True, "watched_release", f"{WATCHED} v1.1")
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE training_runs SET state = 'held'"))
+        add_files(conn, add_repository(conn), 1)
+    assert tick_with(watch=(WATCHED,))[2]["new_releases"] == ""
 
 
 @pytest.mark.parametrize(("limit", "reason"), [("watch_files", "watched_files"), ("watch_commits", "watched_commits")])

@@ -98,8 +98,7 @@ def test_it_says_when_the_next_window_opens(windows, local, opens):
         ({"time_zone": "Europe/Nowhere"}, "'Europe/Nowhere' is no time zone here: give an IANA name"),
         ({"time_zone": "../etc/passwd"}, "is no time zone here"),
         ({"time_zone": ""}, "'' is no time zone here"),
-        ({"watch": ["a/b"]}, "set both, or neither"),
-        ({"watch_files": 3}, "set both, or neither"),
+        ({"watch_files": 3}, "say how much of what `watch` names: name repositories"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_value_and_the_fix(settings, message):
