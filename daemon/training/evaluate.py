@@ -27,7 +27,7 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
     """Write evaluation.json."""
     started, settings = time.monotonic(), job.settings
     prepare_device(job)
-    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.phase("tokenize")
     tokenizer = load_base_tokenizer(job)
     items = list(read_items(job_dir / TEST))

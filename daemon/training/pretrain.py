@@ -40,7 +40,7 @@ def pretrain(job: Job, job_dir: Path, child: Child) -> None:
     """Train the tokenizer and the base on the members, and write base/ and result.json."""
     settings = job.settings
     prepare_device(job)
-    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
 
     child.phase("tokenizer")

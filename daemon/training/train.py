@@ -64,7 +64,7 @@ def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
     """Read, tokenize, load, train, save."""
     settings = job.settings
     prepare_device(job)
-    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
 
     child.phase("tokenize")

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from daemon.job import Job
 from daemon.samples import Sample
-from daemon.training.attention import wrap_varlen
+from daemon.training.attention import SDPA, Attention, choose_attention, wrap_varlen
 from daemon.training.base import load_base
 from daemon.training.child import Failed
 from daemon.training.data import PackedRows, collate, pack_rows, read_items
@@ -28,18 +28,24 @@ def make_sample(length: int, prompt: int, seed: int) -> Sample:
 SAMPLES = [make_sample(length, prompt, length) for length, prompt in [(40, 0), (17, 9), (64, 30), (5, 4), (33, 1)]]
 
 
+@pytest.mark.parametrize("attention", [SDPA, None], ids=["masked", "by document"])
 @pytest.mark.parametrize("training", [True, False])
-def test_packed_documents_do_not_see_each_other(make_job: Callable[..., tuple[Job, Path]], training: bool) -> None:
+def test_packed_documents_do_not_see_each_other(
+    make_job: Callable[..., tuple[Job, Path]], recorder: Any, training: bool, attention: Attention | None
+) -> None:
     job, _ = make_job()
-    model = attach_adapter(load_base(job), job).train(training)
+    attention = attention or choose_attention("auto", "cpu", torch.float32, recorder())
+    model = attach_adapter(load_base(job, attention), job).train(training)
     rows = [[SAMPLES[0], SAMPLES[1], SAMPLES[2]], [SAMPLES[3], SAMPLES[4]]]
-    packed = logits(model, rows)
-    alone = torch.cat([logits(model, [[sample]]) for row in rows for sample in row])
+    packed = logits(model, rows, attention)
+    alone = torch.cat([logits(model, [[sample]], attention) for row in rows for sample in row])
     assert (packed - alone).abs().max() <= 1e-5
 
 
-def logits(model: Any, rows: list[list[Sample]]) -> Tensor:
-    hidden = hidden_at_targets(model, collate(rows, flat=False), torch.float32)
+def logits(model: Any, rows: list[list[Sample]], attention: Attention) -> Tensor:
+    # The configuration of a base has the cache on where nobody said otherwise.
+    model.config.use_cache = True
+    hidden = hidden_at_targets(model, collate(rows, flat=attention.flat), torch.float32)
     return (hidden @ head(model).T).detach()
 
 

@@ -183,7 +183,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(
     real = trainer_module.hidden_at_targets
 
     def scarce(model: Any, batch: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
-        if torch.is_grad_enabled() and len(batch["input_ids"]) > 1:
+        if torch.is_grad_enabled() and batch["input_ids"].numel() > job.settings.sequence_tokens:
             raise MemoryError("no room for more than one row")
         return real(model, batch, dtype)
 
@@ -203,7 +203,7 @@ def test_out_of_memory_in_an_evaluation_halves_the_micro_batch_too(
     real = validation_module.hidden_at_targets
 
     def scarce(model: Any, batch: dict[str, Any], dtype: torch.dtype) -> torch.Tensor:
-        if not torch.is_grad_enabled() and len(batch["input_ids"]) > 2:
+        if not torch.is_grad_enabled() and batch["input_ids"].numel() > 2 * job.settings.sequence_tokens:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")
         return real(model, batch, dtype)
 

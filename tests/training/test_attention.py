@@ -1,0 +1,67 @@
+"""The attention kernel: the best one that gives the right answer on this device."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from daemon.training.attention import Attention, attend_documents, choose_attention, choose_working, wrap_varlen
+from daemon.training.child import Failed
+from tests.training.test_rows import torch_2_10, torch_2_11, torch_2_12
+
+Attend = Callable[..., tuple[Tensor, None]]
+
+
+def across_documents(
+    _module: Any, query: Tensor, key: Tensor, value: Tensor, _mask: None, **_: Any
+) -> tuple[Any, None]:
+    out = functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=0.125, enable_gqa=True)
+    return out.transpose(1, 2), None
+
+
+def wrong_backward(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    out, _ = attend_documents(*args, **kwargs)
+    return out + (out.detach() - out) / 2, None
+
+
+def not_built(*_: Any, **__: Any) -> tuple[Tensor, None]:
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+def a_kernel(name: str, attend: Attend) -> Attention:
+    AttentionInterface.register(f"test_{name}", attend)
+    return Attention(name, f"test_{name}", flat=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [(across_documents, "output differs"), (wrong_backward, "gradient differs"), (not_built, "no kernel image")],
+)
+def test_a_kernel_that_fails_or_differs_is_passed_over_with_a_note(broken: Attend, said: str, recorder: Any) -> None:
+    child, kernels = recorder(), [a_kernel("first", broken), a_kernel("second", attend_documents)]
+    assert choose_working(kernels, "cpu", torch.float32, child) is kernels[1]
+    assert [(event["note"], said in event["message"]) for event in child.of("note")] == [
+        ("attention_passed_over", True)
+    ]
+    with pytest.raises(Failed, match=said) as caught:
+        choose_working(kernels[:1], "cpu", torch.float32, recorder())
+    assert caught.value.failure.reason == "device"
+
+
+@pytest.mark.parametrize("varlen", [torch_2_10, torch_2_11, torch_2_12])
+def test_the_variable_length_kernel_passes_with_every_signature(varlen: Callable[..., Tensor], recorder: Any) -> None:
+    kernel = a_kernel("varlen", wrap_varlen(varlen))
+    assert choose_working([kernel], "cpu", torch.float32, recorder()) is kernel
+
+
+def test_bfloat16_passes(recorder: Any) -> None:
+    assert choose_attention("sdpa", "cpu", torch.bfloat16, recorder()).flat
+
+
+def test_one_that_is_not_there_is_refused_with_those_that_are(recorder: Any) -> None:
+    with pytest.raises(Failed, match="use one of sdpa"):
+        choose_attention("flash", "cpu", torch.float32, recorder())
