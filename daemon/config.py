@@ -5,18 +5,15 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from daemon.adapter_config import AdapterSettings, Section
 from daemon.windows import parse_window
 from monitoring.config import MonitoringSettings
 from schema.config import DatabaseSettings
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
-
-
-class SampleSettings(_Section):
+class SampleSettings(Section):
     """How a file becomes samples."""
 
     prefix_share: float = Field(0.35, gt=0, lt=1)
@@ -29,7 +26,7 @@ class SampleSettings(_Section):
     """Longest piece of a file in one sample, in characters; a longer file is one row and yields several samples."""
 
 
-class TrainingSettings(SampleSettings):
+class TrainingSettings(AdapterSettings, SampleSettings):
     """What the child needs to know to train and evaluate; travels in the job."""
 
     base_model: str = "Qwen/Qwen2.5-Coder-14B-Instruct"
@@ -40,10 +37,6 @@ class TrainingSettings(SampleSettings):
     """Storage of the frozen base: 4-bit NF4 with double quantisation, or as it is."""
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Arithmetic of the forward and backward pass."""
-    lora_rank: int = Field(256, ge=1)
-    """Rank of the adapter."""
-    lora_alpha: int = Field(512, ge=1)
-    """Scale of the adapter: its product is multiplied by alpha / rank."""
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of a first round."""
     continued_rate_share: float = Field(0.5, gt=0, le=1)

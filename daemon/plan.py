@@ -202,7 +202,7 @@ def _predict_seconds(
     shape: Shape, amount: _Amount, facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]
 ) -> dict[str, float]:
     document = settings.sequence_tokens / 2
-    trained = shape.lora_flops(settings.lora_rank, document, recompute=settings.recompute)
+    trained = shape.lora_flops(settings.adapter_rank, document, recompute=settings.recompute)
     rate = facts.tokens_per_s
     if rate is None:
         card = min(_CARDS, key=lambda size: abs(size - facts.memory_bytes / _GIB))
@@ -222,5 +222,5 @@ def _predict_seconds(
 
 def _disk_bytes(shape: Shape | None, amount: _Amount, settings: DaemonSettings) -> int:
     """Job files, the checkpoints that exist at once, and the version; not the base model."""
-    adapter = 0 if shape is None else shape.num_lora(settings.lora_rank)
+    adapter = 0 if shape is None else shape.num_lora(settings.adapter_rank)
     return round(1.2 * amount.chars) + adapter * (_CHECKPOINT_BYTES * _NUM_CHECKPOINTS + _VERSION_BYTES)

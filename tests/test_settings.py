@@ -168,6 +168,8 @@ def test_what_differs_is_shown_against_the_defaults_and_against_a_profile(ask, m
         ({}, 0, "the configuration can be used: profile tiny, line tiny"),
         ({"CODELUPE_MAX_ROWS": "many"}, 2, "daemon.max_rows [CODELUPE_MAX_ROWS]"),
         ({"CODELUPE_HOST": "0.0.0.0"}, 2, "holds no token"),
+        ({"CODELUPE_RSLORA": "true"}, 0, "warning: rslora multiplies the adapter by alpha / √rank = 16"),
+        ({"CODELUPE_ADAPTER_INIT": "pissa", "CODELUPE_RSLORA": "true"}, 2, "cannot be combined with rslora"),
     ],
 )
 def test_a_check_says_whether_the_configuration_can_be_used(ask, monkeypatch, tmp_path, variables, status, said):

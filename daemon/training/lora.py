@@ -10,8 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daemon.job import Job
+from daemon.training.base import find_base_file
 from daemon.training.child import Failed
 from daemon.training.model import keep_trainable
+from daemon.training.principal import begin_principal
 from daemon.training.projections import share_inputs
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -23,9 +25,12 @@ def attach_adapter(base: Any, job: Job) -> Any:
     """Put a trainable adapter on the base: a new one, or one with the weights that the job continues."""
     settings = job.settings
     if job.continued is not None:
+        _refuse_to_continue(job)
         model = PeftModel.from_pretrained(base, str(_check(job.continued)), is_trainable=True)
     else:
         model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
+        if settings.adapter_init == "pissa":
+            begin_principal(model, find_base_file(job, "config.json").parent, settings.lora_rank)
     if settings.recompute:
         # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
         _recompute(model.get_base_model())
@@ -33,6 +38,15 @@ def attach_adapter(base: Any, job: Job) -> Any:
     share_inputs(model)
     keep_trainable(model)
     return model
+
+
+def _refuse_to_continue(job: Job) -> None:
+    if job.settings.adapter_init == "pissa":
+        raise Failed(
+            "exception",
+            f"adapter_init='pissa' begins an adapter from the base's weights and cannot continue {job.continued}: "
+            "set CODELUPE_ADAPTER_INIT=default for the rounds after the first",
+        )
 
 
 def _recompute(base: Any) -> None:
@@ -44,8 +58,9 @@ def _recompute(base: Any) -> None:
 def _shape(job: Job) -> dict[str, Any]:
     settings = job.settings
     return {
-        "r": settings.lora_rank,
-        "lora_alpha": settings.lora_alpha,
+        "r": settings.adapter_rank,
+        "lora_alpha": settings.lora_alpha * settings.adapter_rank // settings.lora_rank,
+        "use_rslora": settings.rslora,
         "target_modules": TARGETS,
         "lora_dropout": 0.0,
         "bias": "none",
