@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -32,6 +32,7 @@ PREFIX = "CODELUPE_"
 OUR_PACKAGES = ("daemon", "ingest", "schema", "monitoring", "sourcecode")
 # Read outside the settings: where the file is, and the tests' failpoints.
 OTHER_VARIABLES = ("CODELUPE_CONFIG", "CODELUPE_FAILPOINTS")
+RENAMED = {"recompute": "checkpointed_layers (all, 0, a number, or auto, which takes as few as fit)"}
 SECTIONS: dict[str, type[BaseModel]] = {
     "database": DatabaseSettings,
     "ingest": IngestSettings,
@@ -146,11 +147,8 @@ def load_settings() -> Settings:
     """Read and check the whole configuration. Raises click.UsageError naming everything that is wrong, no secret."""
     known = variables()
     names = {*known, *(f"{name}_FILE" for name in known), *OTHER_VARIABLES}
-    problems = []
-    for name in sorted(os.environ):
-        if name.startswith(PREFIX) and name not in names:
-            close = difflib.get_close_matches(name, known, n=1)
-            problems.append(f"{name}: there is no such setting{f'; is it {close[0]}?' if close else ''}")
+    strangers = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in names)
+    problems = [_describe_unknown(name, name.removeprefix(PREFIX).lower(), known) for name in strangers]
     if "CODELUPE_CONFIG" in os.environ and not config_file(os.environ).is_file():
         problems.append(f"CODELUPE_CONFIG={os.environ['CODELUPE_CONFIG']}: no such file")
     settings = None
@@ -165,14 +163,21 @@ def load_settings() -> Settings:
     return settings
 
 
+def _describe_unknown(place: str, name: str, known: Iterable[str]) -> str:
+    """Return one line on a setting that is none, with the one that was meant."""
+    if name in RENAMED:
+        return f"{place}: there is no such setting any more: set {RENAMED[name]}"
+    close = difflib.get_close_matches(place if place.startswith(PREFIX) else name, known, n=1)
+    return f"{place}: there is no such setting{f'; is it {close[0]}?' if close else ''}"
+
+
 def _describe(detail: Any) -> str:
     """Return one line on one wrong value, without the value where it is a secret."""
     section, name = str(detail["loc"][0]), str(detail["loc"][-1])
     place = ".".join(str(part) for part in detail["loc"])
     fields = {**Settings.model_fields, **(SECTIONS[section].model_fields if section in SECTIONS else {})}
     if detail["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(name, fields, n=1)
-        return f"{place}: there is no such setting{f'; is it {close[0]}?' if close else ''}"
+        return _describe_unknown(place, name, fields)
     message = detail["msg"].removeprefix("Value error, ")
     if name not in fields or name in SECTIONS or detail["type"] == "value_error":
         return f"{place}: {message}"  # our own messages name the value themselves

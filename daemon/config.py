@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
@@ -44,7 +44,7 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     warmup_share: float = Field(0.03, ge=0, lt=1)
     """Share of the steps in which the learning rate rises to its peak; it then falls along a cosine to 10 %."""
     micro_batch: int = Field(4, ge=1)
-    """Sequences per forward pass."""
+    """Most sequences per forward pass."""
     accumulation: int = Field(4, ge=1)
     """Forward passes per optimizer step."""
     epochs: int = Field(1, ge=1)
@@ -67,8 +67,12 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Seconds between two checkpoints."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Attention kernel; auto takes the best that is there, and says which."""
-    recompute: bool = True
-    """Recompute activations in the backward pass instead of keeping them (saves memory, costs up to 45 %)."""
+    checkpointed_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = "auto"
+    """Layers that keep their input alone and are computed again in the backward pass (all: up to 45 % more arithmetic);
+    auto: as few as the memory asks for, with micro-batches of at most the size set here."""
+    memory_gib: float | None = Field(None, gt=0)
+    """Memory of the device that a run may plan with, in GiB; unset: all but a twentieth of a GPU's, four fifths of a
+    CPU's."""
     seed: int = 42
     """Seed of sampling, shuffling and initialisation."""
     threads: int | None = Field(None, ge=1)
@@ -211,7 +215,10 @@ LOCAL_BASE = "local:tiny"
 
 def settings_of(config: Mapping[str, Any]) -> DaemonSettings:
     """Return the settings that a run was claimed with; what only another version of the code knows is left out."""
-    return DaemonSettings.model_validate({name: config[name] for name in DaemonSettings.model_fields if name in config})
+    known = {name: config[name] for name in DaemonSettings.model_fields if name in config}
+    if "recompute" in config:  # of a run that was claimed when it was all layers or none
+        known.setdefault("checkpointed_layers", "all" if config["recompute"] else 0)
+    return DaemonSettings.model_validate(known)
 
 
 class Settings(Protocol):

@@ -36,7 +36,7 @@ def detect_device(profile: str) -> Device:
             "CODELUPE_PROFILE=tiny"
         )
     if profile == "tiny" or not has_gpu:
-        return Device("cpu", "CPU", _host_memory_bytes(), f"device:{_machine()}:cpu")
+        return Device("cpu", "CPU", host_memory_bytes(), f"device:{_machine()}:cpu")
     query = ["nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
@@ -54,7 +54,8 @@ def _machine() -> str:
         return socket.gethostname()
 
 
-def _host_memory_bytes() -> int:
+def host_memory_bytes() -> int:
+    """Return the memory of this machine."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024

@@ -96,6 +96,13 @@ class Result(_Document):
     base_revision: str | None
     tokenizer_digest: str
     attention: str
+    micro_batch: int = 0
+    """Sequences per forward pass, and layers that were recomputed, at the end of the run."""
+    checkpointed_layers: int = 0
+    planned_bytes: int = 0
+    """What the planner foresaw as the peak; 0: nothing was planned."""
+    num_out_of_memory: int = 0
+    """Times that memory ran out and the run went on in a smaller way."""
     digests: dict[str, str]
     """SHA-256 by file of what was made (`adapter/…` or `base/…`)."""
     versions: dict[str, str]

@@ -22,6 +22,7 @@ _STEP_FIELDS = (
     *("step", "total", "epoch", "loss", "smoothed_loss", "lr", "grad_norm", "tokens", "tokens_per_s", "eta_s"),
     *("data_wait_s", "micro_batch", "flops", "mfu"),
 )
+_PLAN_FIELDS = ("micro_batch", "accumulation", "checkpointed_layers", "planned_bytes")
 
 
 @dataclass(slots=True)
@@ -126,6 +127,8 @@ class Live:
                 self.training["phase"] = event.get("phase")
             elif kind == "step":
                 self.training.update({name: event[name] for name in _STEP_FIELDS if name in event})
+            elif kind == "plan":
+                self.training["plan"] = {name: event[name] for name in _PLAN_FIELDS if name in event}
             elif kind == "eval":
                 self.training["eval_loss"] = event.get("loss")
         if kind == "note":

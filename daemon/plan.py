@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from daemon.config import DaemonSettings
-from daemon.memory import Memory, estimate_memory, find_fitting, usable_bytes
+from daemon.fitting import Fit, find_change, find_fit, find_smallest, likely_attention
+from daemon.memory import Memory, usable_bytes
 from daemon.shapes import Shape
 
 MIN_EVALUATIONS = 8
@@ -61,6 +62,11 @@ class Plan:
     hours: float
     memory: Memory | None
     memory_limit_bytes: int
+    micro_batch: int
+    """Sequences per forward pass, passes per step and recomputed layers: the fastest way that fits."""
+    accumulation: int
+    checkpointed_layers: int | None
+    num_layers: int | None
     seconds: dict[str, float]
     """Of the parts: base, train, evaluate."""
     fits: bool
@@ -90,14 +96,14 @@ def plan(facts: PlanFacts, settings: DaemonSettings) -> Plan:
     assumptions: list[str] = []
     amount = _measure(_next_rows(facts, settings, assumptions), facts, settings, assumptions)
     shape, problems = facts.shape, _check_data(amount, facts, settings)
-    limit = usable_bytes(facts.memory_bytes, facts.device)
-    memory = None if shape is None else estimate_memory(shape, settings, facts.device)
-    fits = memory is not None and memory.total <= limit
+    limit = usable_bytes(facts.memory_bytes, facts.device, settings)
+    fit = None if shape is None else _choose(shape, facts, settings, limit)
+    fits = fit is not None and fit.memory.total <= limit
     if shape is None:
         problems.append(_unknown_base(settings))
-    elif memory is not None and not fits:
-        problems.append(_too_large(shape, memory, limit, facts, settings))
-    seconds = {} if shape is None else _predict_seconds(shape, amount, facts, settings, assumptions)
+    elif not fits:
+        problems.append(describe_misfit(shape, settings, facts.device, facts.memory_bytes))
+    seconds = {} if shape is None or fit is None else _predict_seconds(shape, fit, amount, facts, settings, assumptions)
     disk = _disk_bytes(shape, amount, settings)
     if facts.disk_free_bytes is not None and disk > facts.disk_free_bytes:
         problems.append(
@@ -110,11 +116,15 @@ def plan(facts: PlanFacts, settings: DaemonSettings) -> Plan:
         tokens=amount.tokens,
         steps=amount.steps,
         evaluations=count_evaluations(amount.steps, settings.eval_interval_steps),
-        peak_bytes=memory.total if memory else 0,
+        peak_bytes=fit.memory.total if fit else 0,
         disk_bytes=disk,
         hours=sum(seconds.values()) / 3600,
-        memory=memory,
+        memory=fit.memory if fit else None,
         memory_limit_bytes=limit,
+        micro_batch=fit.micro_batch if fit else settings.micro_batch,
+        accumulation=fit.accumulation if fit else settings.accumulation,
+        checkpointed_layers=fit.checkpointed_layers if fit else None,
+        num_layers=shape.num_layers if shape else None,
         seconds=seconds,
         fits=fits,
         problems=problems,
@@ -190,19 +200,27 @@ def _unknown_base(settings: DaemonSettings) -> str:
     )
 
 
-def _too_large(shape: Shape, memory: Memory, limit: int, facts: PlanFacts, settings: DaemonSettings) -> str:
-    change = find_fitting(shape, settings, facts.device, limit)
+def _choose(shape: Shape, facts: PlanFacts, settings: DaemonSettings, limit: int) -> Fit:
+    attention = likely_attention(settings, facts.device)
+    found = find_fit(shape, settings, facts.device, attention, limit)
+    return found or find_smallest(shape, settings, facts.device, attention)
+
+
+def describe_misfit(shape: Shape, settings: DaemonSettings, device: str, memory_bytes: int) -> str:
+    """Return why a run does not fit a device of that memory, and what to set."""
+    attention, limit = likely_attention(settings, device), usable_bytes(memory_bytes, device, settings)
+    least = find_smallest(shape, settings, device, attention).memory.total
+    change = find_change(shape, settings, device, attention, limit)
     fix = "take a smaller CODELUPE_BASE_MODEL or a profile of a larger card"
     if change:
         fix = "set " + " ".join(f"CODELUPE_{name.upper()}={value}" for name, value in change.items())
-    return f"needs {memory.total / _GIB:.1f} GiB, {limit / _GIB:.1f} can be used on this {facts.device}: {fix}"
+    return f"needs {least / _GIB:.1f} GiB, {limit / _GIB:.1f} can be used on this {device}: {fix}"
 
 
 def _predict_seconds(
-    shape: Shape, amount: _Amount, facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]
+    shape: Shape, fit: Fit, amount: _Amount, facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]
 ) -> dict[str, float]:
-    document = settings.sequence_tokens / 2
-    trained = shape.lora_flops(settings.adapter_rank, document, recompute=settings.recompute)
+    document, trained = settings.sequence_tokens / 2, fit.flops
     rate = facts.tokens_per_s
     if rate is None:
         card = min(_CARDS, key=lambda size: abs(size - facts.memory_bytes / _GIB))

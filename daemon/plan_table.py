@@ -14,6 +14,7 @@ def render(forecast: Plan) -> Table:
         "rows": f"{forecast.rows:,} ({forecast.chars:,} characters)",
         "tokens": f"{forecast.tokens:,}",
         "steps": f"{forecast.steps:,}, with {forecast.evaluations} evaluations",
+        **({"passes": _say_passes(forecast)} if forecast.num_layers is not None else {}),
         "memory": f"{_gib(forecast.peak_bytes)} of {_gib(forecast.memory_limit_bytes)}",
         **{f"  {part}": _gib(size) for part, size in (asdict(forecast.memory) if forecast.memory else {}).items()},
         "disk": _gib(forecast.disk_bytes),
@@ -25,6 +26,13 @@ def render(forecast: Plan) -> Table:
     for name, text in figures.items():
         table.add_row(name, text)
     return table
+
+
+def _say_passes(forecast: Plan) -> str:
+    return (
+        f"{forecast.accumulation} of {forecast.micro_batch} sequences a step, {forecast.checkpointed_layers} of "
+        f"{forecast.num_layers} layers recomputed"
+    )
 
 
 def _gib(num_bytes: int) -> str:

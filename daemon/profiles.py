@@ -24,7 +24,7 @@ _TINY: dict[str, dict[str, Any]] = {
         "pretrain_learning_rate": 1.2e-3,
         "micro_batch": 2,
         "accumulation": 1,
-        "recompute": False,
+        "checkpointed_layers": 0,
         "compute_dtype": "float32",
         "checkpoint_interval_s": 20,
         "line_lease_s": 15,
@@ -57,7 +57,7 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "gpu-24gb": {
         "daemon": {**_RANK_64, "base_model": "Qwen/Qwen2.5-Coder-7B-Instruct", "micro_batch": 2, "accumulation": 8}
     },
-    "gpu-32gb": {"daemon": {**_LARGE, "micro_batch": 1, "accumulation": 16}},
+    "gpu-32gb": {"daemon": {**_LARGE, "micro_batch": 4, "accumulation": 4, "memory_gib": 27}},
     "gpu-80gb": {"daemon": {**_LARGE, "micro_batch": 4, "accumulation": 4}},
-    "gpu-141gb": {"daemon": {**_LARGE, "micro_batch": 2, "accumulation": 8, "recompute": False}},
+    "gpu-141gb": {"daemon": {**_LARGE, "micro_batch": 4, "accumulation": 4}},
 }

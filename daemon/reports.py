@@ -59,6 +59,10 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "tokens_per_s": training.get("tokens_per_s"),
         "first_step_s": training.get("start_s", {}).get("first_step"),
         "peak_bytes": training.get("peak_bytes"),
+        "planned_bytes": training.get("planned_bytes"),
+        "micro_batch": training.get("micro_batch"),
+        "checkpointed_layers": training.get("checkpointed_layers"),
+        "out_of_memory": training.get("num_out_of_memory"),
         "digests": {
             "members": run.members_digest,
             "manifest": run.artifact_digest,

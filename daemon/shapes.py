@@ -70,6 +70,11 @@ class Shape:
         """Parameters of embeddings and head together: one matrix where they are tied."""
         return self.num_head * (1 if self.tied else 2)
 
+    @property
+    def num_small(self) -> int:
+        """Parameters of all biases and norms."""
+        return self.num_layers * (self.query + 2 * self.key + 2 * self.hidden) + self.hidden
+
     def num_lora(self, rank: int) -> int:
         """Return the parameters of an adapter on all seven projections."""
         return self.num_layers * rank * sum(wide + high for wide, high in self.projections)
@@ -82,15 +87,15 @@ class Shape:
         """Return the operations to train every weight on one token."""
         return 3 * self.forward_flops(document_tokens)
 
-    def lora_flops(self, rank: int, document_tokens: float, *, recompute: bool) -> float:
+    def lora_flops(self, rank: int, document_tokens: float, *, recomputed: float = 0.0) -> float:
         """Return the operations to train an adapter on one token.
 
         The frozen base takes 2 per weight forward and 2 for the gradient of its input, none for its own; the adapter
-        takes 6; recomputation repeats the forward pass of the layers.
+        takes 6. `recomputed` is the share of the layers whose forward pass is repeated.
         """
         attention, adapter = self._attention(document_tokens), self.num_lora(rank)
         flops = 4 * (self.num_linear + self.num_head) + 6 * adapter + 3 * attention
-        return flops + (2 * self.num_linear + 2 * adapter + attention if recompute else 0)
+        return flops + recomputed * (2 * self.num_linear + 2 * adapter + attention)
 
     def _attention(self, document_tokens: float) -> float:
         return 2 * document_tokens * self.query * self.num_layers

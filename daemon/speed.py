@@ -40,7 +40,7 @@ class Speed:
         if shape is None:
             return cls()
         return cls(
-            adapter_flops=shape.lora_flops(settings.adapter_rank, document, recompute=False),
+            adapter_flops=shape.lora_flops(settings.adapter_rank, document),
             base_flops=shape.pretrain_flops(document),
             peak_flops=next((peak for name, peak in _PEAKS.items() if name in device.name), None),
         )

@@ -65,6 +65,13 @@ def test_no_two_sections_share_a_variable():
         ({"CODELUPE_CONFIG": "/nowhere.toml"}, "", "CODELUPE_CONFIG=/nowhere.toml: no such file"),
         ({"CODELUPE_DATABASE_URL_FILE": "/nowhere"}, "", "CODELUPE_DATABASE_URL_FILE=/nowhere"),
         ({}, "[daemon]\nthreshold_row = 3", "daemon.threshold_row: there is no such setting; is it threshold_rows?"),
+        (
+            {},
+            "[daemon]\nrecompute = false",
+            "daemon.recompute: there is no such setting any more",
+        ),
+        ({"CODELUPE_RECOMPUTE": "true"}, "", "no such setting any more: set checkpointed_layers (all, 0, a number"),
+        ({"CODELUPE_CHECKPOINTED_LAYERS": "-1"}, "", "daemon.checkpointed_layers"),
         ({}, "[demon]\nline = 3", "demon: there is no such setting; is it daemon?"),
         ({}, "[daemon]\nmin_chars = 900\nmax_chars = 600", "min_chars (900) is above max_chars (600)"),
         ({}, "[daemon\n", "codelupe.toml"),

@@ -27,7 +27,7 @@ class CheckpointedTrainer(Trainer):
         super().__init__(**trainer)
         self.plan, self.folder, self.child = plan, folder, child
         self._trained: Any = trainer["model"]
-        self.progress = Progress(micro_batch=plan.micro_batch)
+        self.progress = Progress(**plan.ways())
         self.best: State | None = None
         self.saved_at = self.started_at = time.monotonic()
 
@@ -78,7 +78,7 @@ class CheckpointedTrainer(Trainer):
         restore_state(self._trained, load_file(folder / WEIGHTS))
         self.best = load_file(folder / BEST) if (folder / BEST).exists() else None
         saved = Progress.model_validate_json((folder / PROGRESS).read_text())
-        self.progress = saved.model_copy(update={"micro_batch": self.plan.micro_batch})
+        self.progress = saved.model_copy(update=self.plan.ways())
 
     def keep_time(self) -> None:
         """Add the seconds since the last call to those of the run."""

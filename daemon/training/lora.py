@@ -23,19 +23,15 @@ State = dict[str, Tensor]
 
 def attach_adapter(base: Any, job: Job) -> Any:
     """Put a trainable adapter on the base: a new one, or one with the weights that the job continues."""
-    settings = job.settings
     if job.continued is not None:
         _refuse_to_continue(job)
         model = PeftModel.from_pretrained(base, str(_check(job.continued)), is_trainable=True)
     else:
         model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
-        if settings.adapter_init == "pissa":
-            begin_principal(model, find_base_file(job, "config.json").parent, settings.lora_rank)
-    if settings.recompute:
-        # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
-        _recompute(model.get_base_model())
-        model.enable_input_require_grads()
+        if job.settings.adapter_init == "pissa":
+            begin_principal(model, find_base_file(job, "config.json").parent, job.settings.lora_rank)
     share_inputs(model)
+    # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
     keep_trainable(model)
     return model
 
@@ -47,12 +43,6 @@ def _refuse_to_continue(job: Job) -> None:
             f"adapter_init='pissa' begins an adapter from the base's weights and cannot continue {job.continued}: "
             "set CODELUPE_ADAPTER_INIT=default for the rounds after the first",
         )
-
-
-def _recompute(base: Any) -> None:
-    # transformers renamed it in 5.2x; 5.17 knows the old name only, the new ones warn about it.
-    enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
 
 
 def _shape(job: Job) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """How a run is to train, and how far it is."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+
+from daemon.fitting import Fit
 
 PROGRESS = "progress.json"
 
@@ -29,6 +32,18 @@ class Plan:
     device: str
     dtype: torch.dtype
     flat: bool
+    fit: Fit | None = None
+    """How an adapter's passes are made, and what they take; None: of a base, whose layers keep everything."""
+    num_out_of_memory: int = 0
+    """Times that memory ran out so far."""
+
+    def ways(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of how the passes are made."""
+        return {
+            "micro_batch": self.micro_batch,
+            "checkpointed_layers": None if self.fit is None else self.fit.checkpointed_layers,
+            "num_out_of_memory": self.num_out_of_memory,
+        }
 
 
 class Progress(BaseModel):
@@ -56,3 +71,5 @@ class Progress(BaseModel):
     evals_without_improvement: int = 0
     stopped_early: bool = False
     micro_batch: int = 0
+    checkpointed_layers: int | None = None
+    num_out_of_memory: int = 0

@@ -4,6 +4,7 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
@@ -13,12 +14,12 @@ from bitsandbytes.optim.optimizer import GlobalOptimManager
 from tokenizers import Tokenizer
 
 from daemon.config import TrainingSettings
+from daemon.fitting import Fit, find_smaller
 from daemon.job import MEMBERS, VALIDATION, Item, Job
 from daemon.samples import Sample
-from daemon.training.attention import choose_attention
+from daemon.training.attention import Attention, choose_attention
 from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.board import open_board
-from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.completions import Completions
 from daemon.training.data import PackedRows, build_samples_of, pack_rows, read_items
@@ -27,7 +28,8 @@ from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.model import compute_dtype, prepare_device
-from daemon.training.progress import PROGRESS, Plan, Progress
+from daemon.training.passes import checkpoint_layers, choose_pass, describe_pass, last_progress, read_shape
+from daemon.training.progress import Plan
 from daemon.training.report import save_result
 from daemon.training.trainer import PackedTrainer
 
@@ -37,44 +39,48 @@ VALIDATION_PIECES = 2  # of one file: else a single long one could be all that i
 
 
 def train(job: Job, job_dir: Path, child: Child) -> None:
-    """Train with the micro-batch of the settings, and with half of it each time that memory does not suffice."""
-    micro_batch = _last_micro_batch(job_dir) or job.settings.micro_batch
+    """Train in the fastest way that fits, and in a smaller one each time that memory does not suffice."""
+    settings = job.settings
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
+    child.emit("attention", attention=attention.name)
+    shape, last = read_shape(job), last_progress(job_dir / CHECKPOINTS)
+    fit = choose_pass(job, shape, attention.name, last)
+    num_out_of_memory = last.num_out_of_memory if last else 0
     while True:
+        child.emit("plan", **fit.to_event())
         try:
-            return train_once(job, job_dir, child, micro_batch)
+            return train_once(job, job_dir, child, attention, fit, num_out_of_memory)
         except OutOfMemory as error:
-            if micro_batch == 1:
+            smaller = find_smaller(shape, settings, job.device, attention.name, than=fit)
+            if smaller is None:
                 child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
-            micro_batch = halve(micro_batch, job.settings.micro_batch * job.settings.accumulation)
+            fit, num_out_of_memory = smaller, num_out_of_memory + 1
         # Each optimizer enters the embedding in this one register, which would keep the old model alive.
         GlobalOptimManager.get_instance().initialize()  # type: ignore[no-untyped-call]
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
-        child.emit("note", note="out_of_memory", message=f"going on with {micro_batch} sequences per forward pass")
+        child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
 
 
-def halve(micro_batch: int, per_step: int) -> int:
-    """Return the largest micro-batch of at most half the size that divides the sequences of a step."""
-    return next(size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0)
-
-
-def train_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
+def train_once(
+    job: Job, job_dir: Path, child: Child, attention: Attention, fit: Fit, num_out_of_memory: int = 0
+) -> None:
     """Read, tokenize, load, train, save."""
     settings = job.settings
     prepare_device(job)
-    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
-    child.emit("attention", attention=attention.name)
 
     child.phase("tokenize")
     tokenizer = load_base_tokenizer(job)
     rows, num_samples = make_rows(read_items(job_dir / MEMBERS), tokenizer, job, child)
-    plan = make_plan(job, rows, micro_batch, flat=attention.flat)
+    plan = make_plan(job, rows, fit.micro_batch, flat=attention.flat)
+    plan = replace(plan, fit=fit, num_out_of_memory=num_out_of_memory)
     validation = choose_validation(read_items(job_dir / VALIDATION), tokenizer, settings, rows.num_tokens, plan)
 
     child.phase("load")
     model = attach_adapter(load_base(job, attention, child.note), job)
+    checkpoint_layers(model, fit.checkpointed_layers)
 
     child.phase("train")
     trainer = PackedTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)
@@ -143,12 +149,11 @@ def choose_validation(
 
     A file gives at most VALIDATION_PIECES of its samples, these by hash too.
 
-    A trained token costs a forward and a backward pass, with recomputation a second forward pass; an evaluated one
-    costs a forward pass.
+    A trained token costs a forward and a backward pass, an evaluated one a forward pass. What is computed again counts
+    for nothing: another way to make the passes must not change what a run is judged on.
     """
     num_evals = 1 + math.ceil(plan.num_steps / plan.eval_every)
-    passes = 3 if settings.recompute else 2
-    budget = settings.eval_share * train_tokens * passes / num_evals
+    budget = settings.eval_share * train_tokens * 2 / num_evals
     chosen: list[Sample] = []
     by_hash = sorted(items, key=lambda item: item.sha256)
     samples = build_samples_of(by_hash, tokenizer, settings, seed=None)
@@ -159,10 +164,3 @@ def choose_validation(
         budget -= len(sample.input_ids)
         chosen.append(sample)
     return pack_rows(chosen, settings.sequence_tokens) if chosen else None
-
-
-def _last_micro_batch(job_dir: Path) -> int | None:
-    checkpoint = find_checkpoint(job_dir / CHECKPOINTS)
-    if checkpoint is None:
-        return None
-    return Progress.model_validate_json((checkpoint / PROGRESS).read_text()).micro_batch

@@ -37,7 +37,7 @@ MICRO = {
     "learning_rate": 4e-3,
     "micro_batch": 8,
     "accumulation": 1,
-    "recompute": False,
+    "checkpointed_layers": 0,
     "compute_dtype": "float32",
     "threads": 1,
     "back_off_s": 1,

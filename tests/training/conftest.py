@@ -29,7 +29,7 @@ MICRO: dict[str, Any] = {
     "micro_batch": 4,
     "accumulation": 1,
     "compute_dtype": "float32",
-    "recompute": False,
+    "checkpointed_layers": 0,
     "hidden_size": 64,
     "num_layers": 1,
     "intermediate_size": 128,

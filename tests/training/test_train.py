@@ -21,7 +21,7 @@ from daemon.training.base import load_base_tokenizer
 from daemon.training.child import Child, Failed, Stopped
 from daemon.training.data import read_items
 from daemon.training.schedule import is_spike, rate_share, tokens_per_second
-from daemon.training.train import choose_validation, halve, make_plan, make_rows, train
+from daemon.training.train import choose_validation, make_plan, make_rows, train
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -362,8 +362,8 @@ def test_a_missing_base_says_what_to_set(make_job: MakeJob, recorder: Any, missi
 
 def test_recomputing_activations_changes_nothing_but_memory(make_job: MakeJob, recorder: Any) -> None:
     losses = []
-    for recompute in (False, True):
-        job, job_dir = make_job(6, recompute=recompute)
+    for layers in (0, "all"):
+        job, job_dir = make_job(6, checkpointed_layers=layers)
         child = recorder()
         train(job, job_dir, child)
         losses.append([event["loss"] for event in child.of("step")])
@@ -375,10 +375,3 @@ def test_the_rate_warms_up_from_the_first_step_and_falls_to_a_tenth() -> None:
     assert shares[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert shares[3:] == sorted(shares[3:], reverse=True)
     assert shares[100] == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    ("micro_batch", "per_step", "expected"), [(4, 16, 2), (5, 10, 2), (6, 6, 3), (3, 6, 1), (5, 5, 1)]
-)
-def test_a_smaller_micro_batch_leaves_the_step_as_large(micro_batch: int, per_step: int, expected: int) -> None:
-    assert halve(micro_batch, per_step) == expected

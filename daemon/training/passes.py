@@ -1,0 +1,69 @@
+"""How the model is passed over: chosen for the memory that is there, and applied to its layers."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from daemon.device import host_memory_bytes
+from daemon.fitting import Fit, find_fit, find_smallest, make_fit
+from daemon.job import Job
+from daemon.memory import usable_bytes
+from daemon.samples import describe_missing
+from daemon.shapes import Shape
+from daemon.training.base import find_base_file
+from daemon.training.checkpoints import find_checkpoint
+from daemon.training.child import Failed
+from daemon.training.model import decoder
+from daemon.training.progress import PROGRESS, Progress
+
+
+def last_progress(checkpoints: Path) -> Progress | None:
+    """Return what the newest whole checkpoint says of how far the run is."""
+    newest = find_checkpoint(checkpoints)
+    return None if newest is None else Progress.model_validate_json((newest / PROGRESS).read_text())
+
+
+def choose_pass(job: Job, shape: Shape, attention: str, last: Progress | None) -> Fit:
+    """Return how the last child worked, else the fastest way that fits, else the one that takes the least."""
+    settings = job.settings
+    # A checkpoint without the number is of a version that knew only all layers or none.
+    if last is not None and last.checkpointed_layers is not None:
+        return make_fit(shape, settings, job.device, attention, last.micro_batch, last.checkpointed_layers)
+    limit = usable_bytes(_free_bytes(job.device), job.device, settings)
+    found = find_fit(shape, settings, job.device, attention, limit)
+    return found or find_smallest(shape, settings, job.device, attention)
+
+
+def read_shape(job: Job) -> Shape:
+    """Return the shape of the base; raise Failed(base_missing) where its config.json tells none."""
+    file = find_base_file(job, "config.json")
+    try:
+        return Shape.from_config(file)
+    except (KeyError, TypeError, ValueError) as error:
+        detail = f"{file} is damaged, or not of the Qwen2 family ({type(error).__name__}: {error})"
+        raise Failed("base_missing", describe_missing(job.base, job.base_revision, detail)) from error
+
+
+def checkpoint_layers(model: Any, num_layers: int) -> None:
+    """Let the first layers keep their input alone and be computed again in the backward pass, the others keep all.
+
+    The first ones: by the time they are computed again, the others have given back what they kept. Nothing in a layer
+    draws random numbers, so none have to be put back.
+    """
+    compute_again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for index, layer in enumerate(decoder(model).layers):
+        layer.gradient_checkpointing = index < num_layers
+        layer._gradient_checkpointing_func = compute_again  # noqa: SLF001 - transformers' switch: all, or every n-th
+
+
+def describe_pass(fit: Fit) -> str:
+    """Return a way to go on, in words."""
+    return f"{fit.micro_batch} sequences per forward pass and {fit.checkpointed_layers} layers recomputed"
+
+
+def _free_bytes(device: str) -> int:
+    """Return the memory that no other process holds: of the GPU, or all of the machine's."""
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else host_memory_bytes()

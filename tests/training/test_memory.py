@@ -1,0 +1,185 @@
+"""The planner's bytes against those that are really there: what torch saves for the backward pass, and every tensor."""
+
+import weakref
+from functools import cache
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+from bitsandbytes.optim import AdamW8bit
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from daemon.config import TrainingSettings
+from daemon.job import Job
+from daemon.memory import Pass, activation_bytes, estimate_memory
+from daemon.shapes import Shape
+from daemon.training.base import load_base
+from daemon.training.lora import attach_adapter
+from daemon.training.loss import sum_losses
+from daemon.training.model import compute_dtype, head, hidden_at_targets
+from daemon.training.passes import checkpoint_layers
+
+SHAPE = Shape(4, 128, 4, 2, 32, 384, 512, tied=True)
+
+
+@cache
+def make_adapted(compute_dtype_name: str, quantisation: str, rank: int) -> tuple[Any, TrainingSettings]:
+    """Return a model of SHAPE with an adapter, as a child loads it."""
+    settings = TrainingSettings(
+        compute_dtype=compute_dtype_name, quantisation=quantisation, lora_rank=rank, lora_alpha=rank
+    )
+    config = Qwen2Config(
+        vocab_size=SHAPE.vocabulary,
+        hidden_size=SHAPE.hidden,
+        intermediate_size=SHAPE.intermediate,
+        num_hidden_layers=SHAPE.num_layers,
+        num_attention_heads=SHAPE.num_heads,
+        num_key_value_heads=SHAPE.num_kv_heads,
+        tie_word_embeddings=SHAPE.tied,
+        dtype=compute_dtype(settings),
+    )
+    with TemporaryDirectory() as folder:
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        job = Job(line="t", run=1, kind="adapter", seed=1, settings=settings, device="cpu", base=folder)
+        return attach_adapter(load_base(job), job), settings
+
+
+def run_forward(model: Any, settings: TrainingSettings, one_pass: Pass) -> torch.Tensor:
+    """Return the loss of packed documents of uneven lengths, every token a target."""
+    rows, width = one_pass.micro_batch, one_pass.sequence_tokens
+    ends = [width // 3, width // 2]
+    positions = torch.arange(width) - torch.tensor([max(end for end in (0, *ends) if end <= k) for k in range(width)])
+    ids = torch.randint(0, SHAPE.vocabulary, (rows, width), generator=torch.Generator().manual_seed(1))
+    batch = {
+        "input_ids": ids,
+        "position_ids": positions.expand(rows, width),
+        "target_index": torch.arange(rows * width),
+    }
+    hidden = hidden_at_targets(model, batch, compute_dtype(settings))
+    return sum_losses(hidden, head(model), ids.flatten())
+
+
+def measure_saved(model: Any, settings: TrainingSettings, one_pass: Pass) -> int:
+    """Return the bytes of all storages that are saved for the backward pass, those of parameters and buffers not."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    saved: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run_forward(model, settings, one_pass)
+    return sum(storage.nbytes() for storage in saved.values())
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3, 4])
+@pytest.mark.parametrize(("micro_batch", "sequence_tokens"), [(1, 128), (1, 320), (3, 192)])
+@pytest.mark.parametrize(
+    ("arithmetic", "quantisation", "rank"),
+    [
+        ("float32", "nf4", 8),
+        ("float32", "none", 64),
+        ("bfloat16", "nf4", 16),
+        ("bfloat16", "nf4", 128),
+        ("bfloat16", "none", 32),
+    ],
+)
+def test_what_is_kept_for_the_backward_pass_is_foreseen(
+    arithmetic: str, quantisation: str, rank: int, micro_batch: int, sequence_tokens: int, layers: int
+) -> None:
+    model, settings = make_adapted(arithmetic, quantisation, rank)
+    one_pass = Pass(micro_batch, sequence_tokens, layers, "sdpa")
+    checkpoint_layers(model, layers)
+
+    assert activation_bytes(SHAPE, settings, one_pass) == pytest.approx(
+        measure_saved(model, settings, one_pass), rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "quantisation", "rank"),
+    [("float32", "nf4", 8), ("bfloat16", "nf4", 64), ("bfloat16", "none", 64), ("float32", "none", 128)],
+)
+def test_weights_adapters_gradients_and_optimizer_are_foreseen(arithmetic: str, quantisation: str, rank: int) -> None:
+    model, settings = make_adapted(arithmetic, quantisation, rank)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = AdamW8bit(trained, lr=1e-4)
+    run_forward(model, settings, Pass(1, 64, 0, "sdpa")).backward()
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for name, value in state.items() if name in STATES]
+
+    planned = estimate_memory(SHAPE, settings, "cpu", Pass(1, 64, 0, "sdpa"))
+
+    assert planned.weights == pytest.approx(num_bytes(frozen_tensors(model)), rel=0.01)
+    assert planned.adapters == num_bytes(trained)
+    assert planned.gradients == num_bytes([parameter.grad for parameter in trained])
+    assert planned.optimizer == num_bytes(states)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follow the bytes of all storages that are made while it is entered; those that were there before do not count."""
+
+    def __init__(self, before: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.known = {tensor.untyped_storage()._cdata for tensor in before}
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor) and (key := tensor.untyped_storage()._cdata) not in self.known:
+                self.known.add(key)
+                self.now += tensor.untyped_storage().nbytes()
+                weakref.finalize(tensor.untyped_storage(), self._forget, key, tensor.untyped_storage().nbytes())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _forget(self, key: int, num_bytes: int) -> None:
+        self.known.remove(key)
+        self.now -= num_bytes
+
+
+@pytest.mark.parametrize("layers", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("arithmetic", "quantisation", "micro_batch", "sequence_tokens"),
+    [("float32", "nf4", 4, 256), ("bfloat16", "nf4", 8, 128), ("bfloat16", "none", 4, 256)],
+)
+def test_the_peak_of_a_pass_is_foreseen(
+    arithmetic: str, quantisation: str, micro_batch: int, sequence_tokens: int, layers: int
+) -> None:
+    model, settings = make_adapted(arithmetic, quantisation, 16)
+    one_pass = Pass(micro_batch, sequence_tokens, layers, "sdpa")
+    checkpoint_layers(model, layers)
+    run_forward(model, settings, Pass(1, 64, 0, "sdpa")).backward()  # from now on the gradients are there
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    with LiveBytes([*model.parameters(), *model.buffers(), *frozen_tensors(model), *gradients]) as live:
+        run_forward(model, settings, one_pass).backward()
+
+    planned = estimate_memory(SHAPE, settings, "cpu", one_pass)
+
+    assert planned.activations + max(planned.logits, planned.backward) == pytest.approx(live.peak, rel=0.05)
+
+
+STATES = {"state1", "state2", "absmax1", "absmax2"}
+
+
+def frozen_tensors(model: Any) -> list[torch.Tensor]:
+    """Return the base's parameters, with the scales and tables of the quantised ones."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    states = [state for parameter in frozen if (state := getattr(parameter, "quant_state", None)) is not None]
+    scales = [
+        tensor
+        for state in states
+        for tensor in (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
+    ]
+    return [*frozen, *scales]
+
+
+def num_bytes(tensors: list[Any]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
