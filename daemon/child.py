@@ -21,7 +21,6 @@ from schema.runs import Run, advance_run
 _LOOK_S = 2.0
 # A look takes milliseconds: a database that has not answered by then is away.
 _STALLED_S = 10.0
-_KEEP_S = 10.0
 
 
 @dataclass(slots=True)
@@ -35,7 +34,6 @@ class Supervised:
     _asked_to_stop: bool = False
     _has_progressed: bool = False
     _looked_at: float = field(default=0.0)
-    _kept_at: float = field(default=0.0)
     _looker: threading.Thread | None = None
     _error: Exception | None = None
     _courtesy: Courtesy = field(init=False)
@@ -58,12 +56,7 @@ class Supervised:
 
     def on_event(self, event: Event) -> None:
         """Show the event; a checkpoint is progress, after which interruptions are counted anew."""
-        live = self.led.ctx.live
-        live.on_event(self.run, event)
-        # At a checkpoint: what is trained again from there is told again.
-        if event.get("event") in ("checkpoint", "eval") or time.monotonic() - self._kept_at >= _KEEP_S:
-            live.keep_curve(self.led.ctx.paths.curve(self.run.number))
-            self._kept_at = time.monotonic()
+        self.led.ctx.live.on_event(self.run, event)
         if event.get("event") == "checkpoint" and self.run.attempt:
             self.run = replace(self.run, attempt=0)
             self._has_progressed = True

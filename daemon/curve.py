@@ -1,8 +1,7 @@
 """The loss of the open run as a curve of bounded size: every step while it is short, every few of them later on."""
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from daemon.job import Event
 
@@ -11,7 +10,7 @@ _MOST_POINTS = 400
 
 @dataclass(slots=True)
 class Curve:
-    """Steps and evaluations of one run as its child told them."""
+    """Steps and evaluations of one run as its child told them; since this daemon follows it."""
 
     run: str = ""
     start: float | None = None
@@ -44,18 +43,3 @@ class Curve:
     def to_json(self) -> dict[str, Any]:
         """Return the curve; its lists are its own."""
         return {"train": list(self._train), "eval": list(self._evaluations), "start": self.start}
-
-    def dump(self) -> bytes:
-        """Return all of it, for the run's folder: a restarted daemon goes on with it."""
-        return json.dumps({**self.to_json(), "run": self.run, "stride": self._stride}).encode()
-
-    @classmethod
-    def load(cls, data: bytes) -> Self:
-        """Return the curve that was dumped. Raises ValueError where that is not one."""
-        try:
-            kept = json.loads(data)
-            train, evaluations = ([(int(step), float(loss)) for step, loss in kept[name]] for name in ("train", "eval"))
-            start = None if kept["start"] is None else float(kept["start"])
-            return cls(str(kept["run"]), start, train, evaluations, int(kept["stride"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no curve: {error!r}") from error

@@ -1,17 +1,15 @@
 """What the daemon is doing right now: written by the tick and its child's events, read by the HTTP server."""
 
-import contextlib
 import logging
 import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from daemon.curve import Curve
 from daemon.expectation import Expectation
-from daemon.files import describe_error, write_atomically
+from daemon.files import describe_error
 from daemon.job import Event
 from daemon.policy import Facts, num_needed
 from daemon.speed import Speed
@@ -190,24 +188,6 @@ class Live:
         """Take the figures of the last evaluation; `gain` is the incumbent's minus the candidate's: low, mean, high."""
         record.record_evaluations(rows)
         record.record_gain(gain)
-
-    def recall_curve(self, run: Run, file: Path) -> None:
-        """Go on with the curve that was kept of a run, unless it is followed already; one that is damaged is none."""
-        with self._lock:
-            if self.curve.run == run.uuid:
-                return
-            with contextlib.suppress(OSError, ValueError):
-                kept = Curve.load(file.read_bytes())
-                self.curve = kept if kept.run == run.uuid else self.curve
-
-    def keep_curve(self, file: Path) -> None:
-        """Keep the curve for a daemon after this one; a disk that does not take it costs nothing else."""
-        with self._lock:
-            data = self.curve.dump()
-        try:
-            write_atomically(file, data)
-        except OSError as error:
-            log.warning("the loss curve is not kept: %s", describe_error(error), extra={"event": "curve_not_kept"})
 
     def show_curve(self) -> dict[str, Any] | None:
         """Return the loss curve of the open run."""

@@ -50,10 +50,6 @@ class LinePaths:
         """Job directories, one for each run."""
         return self.home / "runs" / self.line
 
-    def curve(self, run: int) -> Path:
-        """Return the file with the loss curve of a run, for the page."""
-        return self.job(run) / "curve.json"
-
     def job(self, run: int) -> Path:
         """Return the job directory of a run."""
         return self.jobs / f"{run:04d}"

@@ -32,7 +32,6 @@ _BULKY = ("members.jsonl", "validation.jsonl", "test.jsonl", "checkpoints", "ada
 def advance(led: Led, run: Run) -> bool:
     """Advance the open run by one state; return whether it moved."""
     led.ctx.live.follows(run)
-    led.ctx.live.recall_curve(run, led.ctx.paths.curve(run.number))
     steps = {"claimed": _prepare, "training": _train, "evaluating": _evaluate}
     try:
         return steps[run.state](led, run)

@@ -86,12 +86,10 @@ class Client:
                     return answer
                 failure = "broken_body"
             record.record_crawl_request(str(failure))
-            if failure == "bad_token":
-                self._drop(token_id)
-            elif failure == "moved" and isinstance(reply, Reply):
+            if failure == "moved" and isinstance(reply, Reply):
                 num_hops += 1
                 url = follow(url, reply, num_hops)
-            elif failure not in ("primary", "secondary"):
+            elif failure not in ("primary", "secondary", "bad_token"):
                 num_failed += 1
                 self._back_off(str(failure), num_failed, url, reply)
 
@@ -127,6 +125,8 @@ class Client:
             log.warning("GitHub asks for a pause of %.0f s", wait_s, extra={"event": "crawl_paused", "token": token_id})
         if failure in ("primary", "secondary"):
             self._give_up_on_strikes(f"{failure}_limit", reply)
+        if failure == "bad_token":
+            self._drop(token_id)
         return failure
 
     def _give_up_on_strikes(self, reason: str, reply: Reply) -> None:

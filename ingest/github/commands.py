@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from ingest.alive import wait_alive
 from ingest.config import Settings
-from ingest.github.answers import ApiError, BadTokens
+from ingest.github.answers import ApiError
 from ingest.github.clock import RealClock, Stopped
 from ingest.github.plans import PLANS, Plan
 from ingest.github.reports import describe_forecast, describe_report, forecast_crawl
@@ -70,8 +70,7 @@ def crawl(
     max_repository_kb, force_include, force_exclude and opt_out; of these only opt_out binds what you add yourself.
 
     The summary counts what is new (queued, refused) or known, and names the windows of which GitHub does not show all.
-    Exits with 1 when GitHub accepts no token (with --watch it tries again at the next crawl) or a setting is not
-    usable, with 0 after a stop: the next crawl goes on.
+    Exits with 1 when GitHub accepts no token or a setting is not usable, with 0 after a stop: the next crawl goes on.
     """
     plan = Plan(plan_name, languages or tuple(name for name in settings.ingest.languages if name in GITHUB_LANGUAGES))
     if not plan.languages:
@@ -130,13 +129,7 @@ def _serve_crawl(
         interval_s = settings.ingest.crawl_interval_h * 3600
         while True:
             started = clock.now()
-            try:
-                outlast(run, stop=stop, away=signs.away)
-            except BadTokens as error:
-                if once:
-                    raise
-                # The alert is about a process that can be asked: one that ends takes the count along.
-                log.error("%s; the next crawl tries again", error, extra={"event": "crawl_broke_off"})
+            outlast(run, stop=stop, away=signs.away)
             if once or wait_alive(stop, started + interval_s - clock.now(), signs.alive):
                 return
 

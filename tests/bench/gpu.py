@@ -9,7 +9,7 @@ written anew after each, so that a run that is cut off keeps what it has measure
 
 - `mfu`: tokens per second times the operations that the model needs for one (frozen base 4, adapter 6, attention; no
   recomputation), over 989 TFLOP/s; `of_ceiling`: the same over the matrix products measured here.
-- `planned_gib`: what daemon/memory.py says of the plan, beside `peak_gib`.
+- `planned_gib`: what the planner (daemon/fitting.py) says of the plan that it has chosen, beside `peak_gib`.
 - `first_step_s`: from the request to the end of the first optimizer step; weights are drawn, not read from a disk.
 
 `--tiny` runs everything with a tiny shape on the CPU, in seconds: it proves the script and measures no GPU. What a GPU
@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from daemon.files import write_json
-from daemon.memory import estimate_memory
+from tests.bench.contest.flops import model_flops
 from tests.bench.contest.on_device import measure_ceiling, measure_variant
 from tests.bench.contest.turns import Contestant, prepare_processes
 from tests.bench.contest.variants import VARIANTS, Variant
@@ -108,19 +108,17 @@ class Bench:
     def _describe(self, variant: Variant, found: dict[str, Any]) -> dict[str, Any]:
         """Put what was measured beside what was to be expected."""
         settings, shape, ceiling = variant.settings, variant.shape, self._report["matmul_tflops"]
-        needed = shape.lora_flops(settings.lora_rank, settings.sequence_tokens, recompute=False) * found["tokens_per_s"]
+        needed = model_flops(shape, settings.lora_rank, settings.sequence_tokens) * found["tokens_per_s"]
         on_gpu = self._device == "cuda"
         return {
             "size": "tiny" if variant.is_tiny else variant.size,
             "stack": variant.stack,
             "rank": settings.lora_rank,
             "quantisation": settings.quantisation,
-            "micro_batch": settings.micro_batch,
-            "recompute": variant.stack == "stock" or settings.recompute,
+            "profile": variant.profile,
             **found,
             "mfu": round(needed / NOMINAL_FLOPS, 4) if on_gpu else None,
             "of_ceiling": round(needed / ceiling / 1e12, 4) if on_gpu and ceiling else None,
-            "planned_gib": planned_gib(variant, self._device) if variant.stack == "ours" else None,
         }
 
     def _compare(self) -> float | None:
@@ -132,11 +130,6 @@ class Bench:
     def _save(self) -> None:
         if self._output is not None:
             write_json(self._output, self._report)
-
-
-def planned_gib(variant: Variant, device: str) -> float:
-    """Return what the planner expects of a variant."""
-    return round(estimate_memory(variant.shape, variant.settings, device).total / 2**30, 3)
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -43,27 +43,6 @@ def test_a_run_that_resumes_goes_back_to_its_step():
     assert curve.to_json()["eval"] == [(6, 2.2)]
 
 
-def test_a_curve_that_is_kept_goes_on_where_it_was(tmp_path):
-    curve = Curve()
-    curve.take("a", {"event": "eval", "step": 0, "loss": 2.5})
-    follow(curve, 1, 1001)
-
-    again = Curve.load(curve.dump())
-
-    assert again == curve
-    for one in (curve, again):
-        follow(one, 900, 2000)
-    assert again.to_json() == curve.to_json()
-
-
-@pytest.mark.parametrize(
-    "data", [b"", b"{}", b"[]", b'{"run": "a", "train": [1], "eval": [], "start": 1, "stride": 1}']
-)
-def test_what_is_no_curve_is_refused(data):
-    with pytest.raises(ValueError, match=r"no curve|Expecting value|not enough"):
-        Curve.load(data)
-
-
 def test_another_run_begins_a_new_curve():
     curve = Curve()
     curve.take("a", {"event": "eval", "step": 0, "loss": 2.5})

@@ -212,21 +212,6 @@ def test_only_interruptions_without_a_new_checkpoint_count(in_training, engine, 
     wait_for(lambda: look(engine)[1].attempt == attempt)
 
 
-@pytest.mark.parametrize("damaged", [False, True])
-def test_the_loss_curve_outlasts_a_daemon_that_dies(in_training, make_context, settings, monkeypatch, damaged):
-    start, step = {"event": "eval", "step": 0, "loss": 2.5}, {"event": "step", "step": 1, "total": 9, "loss": 2.4}
-    interrupt(in_training, monkeypatch, start, step, CHECKPOINT)
-    in_training.leadership.give_back()
-    if damaged:
-        in_training.paths.curve(1).write_text("half of")
-    again = make_context(settings, "again")
-
-    interrupt(again, monkeypatch)
-
-    kept = {"train": [(1, 2.4)], "eval": [(0, 2.5)], "start": 2.5}
-    assert again.live.show_curve() == (None if damaged else kept)
-
-
 def test_a_run_that_is_interrupted_too_often_without_progress_is_given_up(in_training, engine, monkeypatch):
     for _ in range(in_training.settings.max_run_attempts):
         interrupt(in_training, monkeypatch)

@@ -1,7 +1,6 @@
 """A throw-away instance with Prometheus, Alertmanager and somebody who is called: what the drill breaks and mends."""
 
 import contextlib
-import datetime as dt
 import http.server
 import json
 import re
@@ -14,10 +13,10 @@ import psycopg
 import sqlalchemy as sa
 import yaml
 
+from monitoring import record
 from monitoring.server import create_app, serve
 from schema.database import create_engine, upgrade
 from schema.embedded import open_server
-from tests.ingest.github.fake import FakeGithub
 from tests.processes import Service, end_processes_of, steer
 from tests.system.prometheus import ALERTS, ROOT, Prometheus, find_port
 from tests.waiting import wait_for
@@ -34,7 +33,6 @@ HASTE = (
     (r">= (4|1)\.5", ">= 0.5"),
 )
 DISK_BYTES = 64 << 20
-TOKEN = "ghp_" + "d" * 36
 
 
 def hasten(rules):
@@ -103,7 +101,7 @@ class Alertmanager:
 
 
 class Instance:
-    """Daemon, ingest and crawler as processes on a small disk, PostgreSQL, a GitHub, and who watches them."""
+    """Daemon and ingest as processes on a small disk, PostgreSQL, a crawler's metrics, and who watches them."""
 
     def __init__(self, folder):
         self.folder, self.home, self.card = folder, folder / "home", folder / "card.json"
@@ -125,13 +123,12 @@ class Instance:
         engine = create_engine(self.database.url, application_name="drill")
         upgrade(engine)
         engine.dispose()
-        self.ports = {"daemon": find_port(), "ingest": find_port(), "crawl": find_port()}
+        self.ports = {"daemon": find_port(), "ingest": find_port()}
         self.start_daemon()
         self.start_ingest()
-        self.github = FakeGithub([], lambda: dt.datetime.now(dt.UTC), tokens=[TOKEN])
-        self._left.callback(self.github.close)
-        self.start_crawler()
-        self.grafana = serve(create_app(health=dict, ready=lambda: (True, []), status=dict), "127.0.0.1", 0)
+        record.record_start(version="0.1.0", profile="tiny")
+        self.crawler, self.grafana = _serve(), _serve()
+        self._left.callback(self.crawler.close)
         self._left.callback(self.grafana.close)
         self.phone = self._left.enter_context(closing(Phone()))
         alertmanager = Alertmanager(self.folder, self.phone)
@@ -141,7 +138,7 @@ class Instance:
         targets = {
             "codelupe-daemon": f"127.0.0.1:{self.ports['daemon']}",
             "codelupe-ingest": f"127.0.0.1:{self.ports['ingest']}",
-            "codelupe-crawler": f"127.0.0.1:{self.ports['crawl']}",
+            "codelupe-crawler": f"127.0.0.1:{self.crawler.port}",
             "grafana": f"127.0.0.1:{self.grafana.port}",
         }
         self.prometheus = Prometheus(self.folder, targets, rules=rules, alertmanager=alertmanager.address)
@@ -170,12 +167,6 @@ class Instance:
         """Start a worker, which gives a source up at once, and wait until it answers."""
         self.ingest = self._start("ingest", "work", max_attempts=1)
         self.ingest.wait_for("http_listening")
-
-    def start_crawler(self):
-        """Start a crawler that asks GitHub again every few seconds, and wait until it answers."""
-        settings = {"github_api_url": self.github.url, "github_tokens": TOKEN, "crawl_interval_h": 0.001}
-        self.crawler = self._start("ingest", "crawl", "--watch", **settings)
-        self.crawler.wait_for("http_listening")
 
     def _start(self, *words, **settings):
         settings |= {f"{name}_port": port for name, port in self.ports.items()}
@@ -211,3 +202,7 @@ class Instance:
         """End everything and give the disk back."""
         end_processes_of(self.home)
         self._left.close()
+
+
+def _serve():
+    return serve(create_app(health=dict, ready=lambda: (True, []), status=dict), "127.0.0.1", 0)

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
+from monitoring import record
 from tests.drill.instance import DISK_BYTES, Instance
 from tests.ingest.servers import serve
 from tests.processes import steer
@@ -65,7 +66,7 @@ def test_a_card_is_too_hot_and_then_lost(drill):
 
 
 def test_a_token_expires(drill):
-    drill.github.tokens.clear()
+    record.record_crawl_request("bad_token")
     drill.wait_for_call("TokenRejected")
 
 
@@ -195,7 +196,7 @@ def test_the_accounting_is_not_made_for_long(drill):
 
 
 def test_crawler_and_grafana_are_gone(drill):
-    drill.crawler.kill()
+    drill.crawler.close()
     drill.grafana.close()
     drill.wait_for_call("CrawlerDown", "MonitoringDown")
 

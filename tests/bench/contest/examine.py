@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from daemon.job import MEMBERS, Job
 from daemon.samples import Sample
 from daemon.shapes import Shape, local_shape
+from daemon.training.attention import Attention, choose_attention
 from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.child import Child
 from daemon.training.data import PackedRows, build_samples_of, collate, pack_rows, read_items
@@ -36,41 +37,50 @@ def examine(stage: Path, names: Sequence[str]) -> dict[str, Any]:
     job = read_job(stage)
     prepare_device(job)
     rows, _ = make_rows(read_items(stage / OURS / MEMBERS), load_base_tokenizer(job), job, Child(lambda _: None))
-    return {"losses": measure_losses(job, stage, names), **count_step(job, rows), "leak": measure_leak(job, rows)}
+    attention = choose_attention(job.settings.attention, job.device, torch.float32, Child(lambda _: None))
+    return {
+        "losses": measure_losses(job, stage, names, attention),
+        "flops_ratio": count_step(job, rows, attention),
+        "leak": measure_leak(job, rows, attention),
+    }
 
 
-def measure_losses(job: Job, stage: Path, names: Sequence[str]) -> dict[str, float]:
+def measure_losses(job: Job, stage: Path, names: Sequence[str], attention: Attention) -> dict[str, float]:
     """Return the mean loss of a completion's tokens by contestant, and of the base without an adapter."""
     samples = list(
         build_samples_of(read_items(stage / HELD_OUT), load_base_tokenizer(job), job.settings, seed=job.seed)
     )
     packed = pack_rows(samples, job.settings.sequence_tokens)
-    model = load_adapters(load_base(job), {name: stage / name / "adapter" for name in names})
+    model = load_adapters(load_base(job, attention), {name: stage / name / "adapter" for name in names})
     losses = {}
     for name in (None, *names):
         with using(model, name), torch.no_grad():
-            losses[name or "base"] = torch.cat([_losses(model, job, [row]) for row in packed.rows]).mean().item()
+            losses[name or "base"] = torch.cat([_losses(model, row, attention) for row in packed.rows]).mean().item()
     return losses
 
 
-def _losses(model: Any, job: Job, rows: list[list[Sample]]) -> Tensor:
-    batch = collate(rows, flat=False)
+def _losses(model: Any, row: list[Sample], attention: Attention) -> Tensor:
+    batch = collate([row], flat=attention.flat)
     return token_losses(hidden_at_targets(model, batch, torch.float32), head(model), batch["targets"])
 
 
-def count_step(job: Job, rows: PackedRows) -> dict[str, float]:
+def count_step(job: Job, rows: PackedRows, attention: Attention) -> float:
     """Count the operations of a few micro-batches, forward and backward, over those that their real tokens need."""
-    model, shape, size = attach_adapter(load_base(job), job), local_shape(job.settings), job.settings.micro_batch
+    model, shape, size = (
+        attach_adapter(load_base(job, attention), job),
+        local_shape(job.settings),
+        job.settings.micro_batch,
+    )
     executed = needed = 0.0
     for start in range(0, min(COUNTED * size, len(rows)), size):
         micro_batch = rows.rows[start : start + size]
-        batch = collate(micro_batch, flat=False)
+        batch = collate(micro_batch, flat=attention.flat)
         with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
             sum_losses(hidden_at_targets(model, batch, torch.float32), head(model), batch["targets"]).backward()
         executed += counter.get_total_flops()
         lengths = [len(sample.input_ids) for row in micro_batch for sample in row]
         needed += needed_flops(shape, job.settings.lora_rank, lengths, len(batch["targets"]))
-    return {"flops_ratio": round(executed / needed, 4)}
+    return round(executed / needed, 4)
 
 
 def needed_flops(shape: Shape, rank: int, lengths: list[int], num_targets: int) -> float:
@@ -85,16 +95,16 @@ def needed_flops(shape: Shape, rank: int, lengths: list[int], num_targets: int) 
 
 
 @torch.no_grad()
-def measure_leak(job: Job, rows: PackedRows) -> float:
+def measure_leak(job: Job, rows: PackedRows, attention: Attention) -> float:
     """Compare the logits of every document of a row of several with those it has alone."""
     row = sorted((sample for row in rows.rows for sample in row), key=lambda sample: len(sample.input_ids))[:PACKED]
-    model = load_base(job)
-    together = _logits(model, row).split(
+    model = load_base(job, attention)
+    together = _logits(model, row, attention).split(
         [max(0, len(sample.input_ids) - max(1, sample.prompt_tokens)) for sample in row]
     )
-    alone = [_logits(model, [sample]) for sample in row]
+    alone = [_logits(model, [sample], attention) for sample in row]
     return max((one - other).abs().max().item() for one, other in zip(together, alone, strict=True))
 
 
-def _logits(model: Any, row: list[Sample]) -> Tensor:
-    return hidden_at_targets(model, collate([row], flat=False), torch.float32) @ head(model).T
+def _logits(model: Any, row: list[Sample], attention: Attention) -> Tensor:
+    return hidden_at_targets(model, collate([row], flat=attention.flat), torch.float32) @ head(model).T

@@ -3,6 +3,7 @@
 import resource
 import tempfile
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -19,7 +20,8 @@ from daemon.training.attention import choose_attention
 from daemon.training.child import Child
 from daemon.training.data import PackedRows
 from daemon.training.lora import attach_adapter
-from daemon.training.model import prepare_device
+from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.passes import checkpoint_layers, choose_pass
 from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
 from tests.bench.contest.random_base import build_base
@@ -57,14 +59,14 @@ def measure_variant(pipe: Connection, variant: Variant, device: str, started: fl
 
     with tempfile.TemporaryDirectory(prefix="codelupe-bench-") as folder:
         train = train_stock if variant.stack == "stock" else train_ours
-        attention = train(variant, job, Path(folder), note)
+        plan = train(variant, job, Path(folder), note)
     settings = job.settings
     per_step = settings.micro_batch * settings.accumulation * settings.sequence_tokens
     measured = np.diff(ends)[variant.warmup_steps :]
     allocated, reserved = peak_bytes(device)
     pipe.send(
         {
-            "attention": attention,
+            **plan,
             "tokens_per_step": per_step,
             "tokens_per_s": round(per_step / float(np.median(measured)), 1),
             "step_seconds": [round(float(seconds), 3) for seconds in measured],
@@ -75,23 +77,27 @@ def measure_variant(pipe: Connection, variant: Variant, device: str, started: fl
     )
 
 
-def train_ours(variant: Variant, job: Job, folder: Path, note: Any) -> str:
-    """Train with our trainer; return the attention's name."""
+def train_ours(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:
+    """Train with our trainer, as the planner chooses for the memory that is there; return what it has chosen."""
     settings = job.settings
-    attention = choose_attention(settings.attention, job.device, settings.compute_dtype)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), Child(lambda _: None))
+    fit = choose_pass(job, variant.shape, attention.name, None)
     model = attach_adapter(build_base(variant.shape, settings, job.device, attention.implementation), job)
+    checkpoint_layers(model, fit.checkpointed_layers)
 
     def follow(event: Event) -> None:
         if event["event"] == "step":
             note()
 
     rows = PackedRows([[_write_sample(ids)] for ids in draw(variant)])
-    plan = make_plan(job, rows, settings.micro_batch, flat=attention.flat)
+    plan = replace(make_plan(job, rows, fit.micro_batch, flat=attention.flat), fit=fit)
     PackedTrainer(model, rows, None, plan, folder, Child(follow)).run()
-    return attention.name
+    planned = {"planned_gib": round(fit.memory.total / _GIB, 3)}
+    chosen = {"micro_batch": fit.micro_batch, "checkpointed_layers": fit.checkpointed_layers}
+    return {"attention": attention.name, **chosen, **planned}
 
 
-def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> str:
+def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:
     """Train with transformers' Trainer as it is published: recomputation, SDPA, the model's own loss."""
     settings = job.settings
     model = prepare_model_for_kbit_training(build_base(variant.shape, settings, job.device, "sdpa"))
@@ -109,7 +115,8 @@ def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> str:
         data_collator=default_data_collator,
         callbacks=[Noting()],
     ).train()
-    return "sdpa"
+    chosen = {"micro_batch": settings.micro_batch, "checkpointed_layers": variant.shape.num_layers}
+    return {"attention": "sdpa", **chosen, "planned_gib": None}
 
 
 def draw(variant: Variant) -> list[np.ndarray]:

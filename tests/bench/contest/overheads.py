@@ -19,6 +19,7 @@ from daemon.shapes import local_shape
 from daemon.training.data import read_items
 from daemon.training.trainer import PackedTrainer
 from tests.bench.contest.child import compete
+from tests.bench.contest.flops import model_flops
 from tests.bench.contest.shapes import Shape
 from tests.bench.contest.stage import HELD_OUT, OURS, read_job, write_job
 from tests.bench.contest.turns import Contestant, Turns
@@ -39,7 +40,7 @@ def measure_overheads(stage: Path, shape: Shape, tell: Callable[[str], None]) ->
     result = Result.model_validate_json((stage / WHOLE / "result.json").read_text())
     spent, seconds = whole.last, result.seconds
     model, mean = local_shape(job.settings), result.tokens / result.num_samples
-    trained = result.tokens * model.lora_flops(job.settings.lora_rank, mean, recompute=job.settings.recompute)
+    trained = result.tokens * model_flops(model, job.settings.lora_rank, mean)
     checkpoint_s = spent["checkpoint_s"] / max(1, spent["checkpoints"])
     return {
         "bare_ms_per_step": round(1e3 * bare_s, 3),

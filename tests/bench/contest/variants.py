@@ -50,7 +50,7 @@ class Variant:
 
 
 # Steps of 16,384 tokens where the profile has 65,536: a step's rate is the same, and there is time for more of them.
-_SHORT = {"micro_batch": 2, "accumulation": 2}
+_SHORT = {"micro_batch": 4, "accumulation": 1}
 _STOCK = {"micro_batch": 1, "accumulation": 4}
 VARIANTS = [
     Variant("stock", "14B", "stock", changes=_STOCK, warmup_steps=1, steps=3, estimate_s=70),

@@ -241,10 +241,3 @@ def test_watching_it_crawls_again_after_the_interval_until_it_is_stopped(
     assert result.exit_code == 0, result.output
     passes = [json.loads(line)["passes"]["dart"] for line in result.stdout.splitlines()]
     assert passes[:3] == ["full", "pushed", "pushed"]
-
-
-def test_watching_it_outlives_its_last_token(run: Callable[..., Result], github: FakeGithub) -> None:
-    github.tokens.clear()
-    github.on_request = lambda: os.kill(os.getpid(), signal.SIGTERM) if len(github.headers) >= 2 else None
-    assert run("--watch", crawl_interval_h=0.0001).exit_code == 0
-    assert len(github.headers) >= 2
