@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "pretrain_learning_rate": 8e-3,
     "micro_batch": 4,
     "accumulation": 1,
-    "recompute": False,
+    "checkpointed_layers": 0,
     "compute_dtype": "float32",
     "hidden_size": 64,
     "num_layers": 2,
