@@ -14,9 +14,11 @@ from daemon.api.tokens import check_exposure
 from daemon.config import Settings, TrainingSettings
 from daemon.device import detect_device
 from daemon.files import write_json
+from daemon.full import base
 from daemon.job import Event
 from daemon.paths import LinePaths
 from daemon.promotion import find_actor
+from daemon.range_test import range_test
 from daemon.reports import find_version, open_line_of
 from daemon.supervise import Order, read_failure, run_child
 from monitoring.logs import setup_logging
@@ -95,7 +97,7 @@ def tick(settings: Settings) -> None:
 
 @click.group()
 def train() -> None:
-    """Manual control: train now, pause, resume, cancel."""
+    """Manual control: train now, pause, resume, cancel; a base of your own, a learning-rate range test."""
 
 
 def _set_paused(settings: Settings, paused: bool, said: str) -> None:
@@ -165,6 +167,10 @@ def release(settings: Settings, reason: str | None) -> None:
         record_decision(conn, line.id, verdict="released", reason="requested", inputs=inputs)
         conn.commit()
     click.echo(f"{num} quarantined rows are pending again")
+
+
+train.add_command(base)
+train.add_command(range_test)
 
 
 @click.command()

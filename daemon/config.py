@@ -35,8 +35,8 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Commit of the base model on the hub; unset: what is there, and it is recorded."""
     quantisation: Literal["nf4", "none"] = "nf4"
     """Storage of the frozen base: 4-bit NF4 with double quantisation, or as it is."""
-    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Arithmetic of the forward and backward pass."""
+    compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Arithmetic of the forward and backward pass; float16 is for GPUs older than Ampere, with scaled gradients."""
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of a first round."""
     continued_rate_share: float = Field(0.5, gt=0, le=1)
@@ -75,6 +75,8 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     CPU's."""
     seed: int = 42
     """Seed of sampling, shuffling and initialisation."""
+    num_devices: int = Field(1, ge=1)
+    """GPUs of this machine that train together, a process each (torchrun); they share the sequences of a step."""
     threads: int | None = Field(None, ge=1)
     """Threads of the training child on a CPU; unset: one per core."""
     tracker: Literal["wandb", "tensorboard", "none"] = "wandb"
@@ -85,15 +87,19 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Weights & Biases project. Runs are kept offline unless WANDB_API_KEY is set."""
 
     hidden_size: int = Field(256, multiple_of=64)
-    """`local:tiny` only: width of the base that is made on this machine. Heads are 64 wide."""
+    """`local:tiny` and `train base`: width of a base from scratch. Heads are 64 wide."""
     num_layers: int = Field(2, ge=1)
-    """`local:tiny` only: layers of that base."""
+    """`local:tiny` and `train base`: layers of that base."""
     intermediate_size: int = Field(768, multiple_of=64)
-    """`local:tiny` only: width of its MLP."""
+    """`local:tiny` and `train base`: width of its MLP."""
     vocabulary: int = Field(4096, ge=512, multiple_of=64)
-    """`local:tiny` only: entries of its byte-level BPE, special tokens included."""
+    """`local:tiny` and `train base`: entries of its byte-level BPE, special tokens included."""
     pretrain_learning_rate: float = Field(3e-3, gt=0)
-    """`local:tiny` only: peak learning rate of the pre-training."""
+    """`local:tiny` and `train base`: peak learning rate of a base from scratch."""
+    full_learning_rate: float = Field(1e-5, gt=0)
+    """`train base --from` only: peak learning rate where all weights of a base are trained on."""
+    pretrain_weight_decay: float = Field(0.1, ge=0)
+    """`train base` only: weight decay of AdamW."""
     pretrain_frame_share: float = Field(0.33, ge=0, le=1)
     """`local:tiny` only: share of the pre-training steps, the last ones, in sample frames instead of plain text."""
 
@@ -187,6 +193,13 @@ class DaemonSettings(TrainingSettings):
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{name!r} is no time zone here: give an IANA name, such as 'Europe/Berlin'") from error
         return name
+
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if (num := self.micro_batch * self.accumulation) % self.num_devices:
+            each = f"micro_batch times accumulation ({num})"
+            raise ValueError(f"num_devices ({self.num_devices}) must divide the sequences of a step, {each}")
+        return self
 
     @model_validator(mode="after")
     def _check_watch(self) -> Self:

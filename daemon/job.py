@@ -21,6 +21,23 @@ class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Recipe(_Document):
+    """What only a training of all weights is told (verb `full`)."""
+
+    tokens: int
+    """To be learned, in whole steps."""
+    architecture: Literal["qwen2", "gpt2"] | None
+    """Of the model that is made from scratch, of the settings' size; none: the base's weights are all trained on."""
+
+
+class RateRange(_Document):
+    """What only a learning-rate range test is told (verb `range_test`)."""
+
+    steps: int
+    low: float
+    high: float
+
+
 class Job(_Document):
     """One run, as its child needs it. Paths are absolute."""
 
@@ -50,6 +67,8 @@ class Job(_Document):
     """Adapter in service, which this run is judged against."""
     fresh: bool = False
     """Whether it begins with a new adapter all the same: a consolidation."""
+    recipe: Recipe | None = None
+    rates: RateRange | None = None
 
     @property
     def continued(self) -> Path | None:

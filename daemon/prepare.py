@@ -26,7 +26,7 @@ def prepare_job(led: Led, run: Run, *, missing_only: bool = False) -> None:
     sources = {MEMBERS: _members, VALIDATION: _validation, TEST: _test}
     for name, read in sources.items():
         if not (missing_only and (folder / name).exists()):
-            write_lines(folder / name, _as_lines(read(led, run, settings)))
+            write_lines(folder / name, (item.model_dump_json() for item in as_items(read(led, run, settings))))
     write_atomically(folder / JOB, _job(led, run, settings).model_dump_json(indent=2).encode())
 
 
@@ -102,7 +102,8 @@ def _held_out(led: Led, settings: DaemonSettings, split: str) -> Iterator[Member
         )
 
 
-def _as_lines(members: Iterable[Member]) -> Iterator[str]:
+def as_items(members: Iterable[Member]) -> Iterator[Item]:
+    """Yield members as a job file has them."""
     for member in members:
         if member.content is None:
             raise RuntimeError(
@@ -118,4 +119,4 @@ def _as_lines(members: Iterable[Member]) -> Iterator[str]:
             path=member.file_path,
             repository=member.repository,
             unit=member.unit,
-        ).model_dump_json()
+        )

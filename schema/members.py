@@ -86,6 +86,27 @@ def fetch_held_out(
     return _stream(conn, members.order_by(chosen.c.item_id))
 
 
+def stream_training_side(conn: sa.Connection, line_id: int, limits: Limits) -> Iterator[Member]:
+    """Yield all that a line may learn, consumed before or not, in the order of a hash: `limits` say how good at least.
+
+    Never what is held out, excluded (an owner's cap counts) or quarantined.
+    """
+    by_hash = sa.func.sha256(sa.cast(sa.cast(QueueItem.item_id, sa.Text), sa.LargeBinary))
+    ordinal = sa.func.row_number().over(order_by=(by_hash, QueueItem.item_id)) - 1
+    item = (ordinal, QueueItem.item_kind, QueueItem.item_id, sa.literal("base"), ProcessedFile.content_sha256)
+    joined = sa.and_(ProcessedFile.id == QueueItem.item_id, QueueItem.item_kind == FILE)
+    members = _with_contents(item).join_from(QueueItem, ProcessedFile, joined).join(Repository)
+    learnable = (
+        QueueItem.line_id == line_id,
+        QueueItem.split == "train",
+        QueueItem.excluded_reason.is_(None),
+        QueueItem.quarantined_reason.is_(None),
+        ProcessedFile.content.is_not(None),
+        is_eligible(limits),
+    )
+    return _stream(conn, members.where(*learnable).order_by(by_hash, QueueItem.item_id))
+
+
 def count_split(conn: sa.Connection, line_id: int, limits: Limits | None = None) -> dict[str, dict[str, int]]:
     """Count rows, units and characters of each split, consumed ones included, excluded and quarantined ones not.
 

@@ -52,7 +52,9 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
     with hold_device(job_dir.parents[1], job.device, child):
         child.phase("tokenize")
         _wait(steering["tokenize_s"], child)
-        {"train": train, "pretrain": pretrain, "evaluate": evaluate}[verb](job, job_dir, child, steering)
+        {"train": train, "pretrain": pretrain, "full": pretrain, "range_test": range_test, "evaluate": evaluate}[verb](
+            job, job_dir, child, steering
+        )
 
 
 def pretrain(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> None:
@@ -65,6 +67,14 @@ def train(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> No
     """Make adapter/ and result.json."""
     weights = _steps(job, job_dir, child, steering)
     _save(job, job_dir, "adapter", "adapter_model.safetensors", weights, steering["steps"])
+
+
+def range_test(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> None:
+    """Write points.json: the loss falls with the rate."""
+    assert job.rates is not None
+    _steps(job, job_dir, child, steering)
+    points = [{"rate": 1e-6 * 10 ** (step / 5), "loss": 5 - step / 10, "smoothed": 5 - step / 10} for step in range(30)]
+    write_json(job_dir / "points.json", {"points": points})
 
 
 def evaluate(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> None:

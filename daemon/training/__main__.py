@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon.job import DONE, FAILED, JOB, STOPPED, Job
-from daemon.training.child import Child, Stopped, open_child, save_failure
+from daemon.training.child import Child, Stopped, error_file, open_child, save_failure
 from daemon.training.failures import classify
 from daemon.training.start import watch_start
 from monitoring.logs import setup_logging
@@ -18,7 +18,8 @@ from schema import failpoints
 
 log = logging.getLogger(__name__)
 IDS = ("line", "run", "attempt", "tick", "decided_by")
-VERBS = ("pretrain", "train", "evaluate", "complete")
+VERBS = ("pretrain", "train", "full", "range_test", "evaluate", "complete")
+SHARED = ("train", "full")  # by all devices that the job asks for
 
 
 def main() -> int:
@@ -29,6 +30,12 @@ def main() -> int:
     verb, job_dir = sys.argv[1], Path(sys.argv[2]).resolve()
     ids = read_ids(job_dir)
     setup_logging(ids=ids)
+    num_devices = read_num_devices(job_dir) if verb in SHARED else 1
+    if num_devices > 1 and "RANK" not in os.environ:
+        from daemon.training.launch import launch
+
+        set_environment(os.environ, num_devices)
+        return launch(verb, job_dir, num_devices)
     log.info("%s begins, pid %d", verb, os.getpid(), extra={"event": "child_begun", "verb": verb})
     return run(verb, job_dir, open_child(ids))
 
@@ -40,6 +47,14 @@ def read_ids(job_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):  # said by the verb, which cannot work without it
         return {}
     return {name: job[name] for name in IDS if job.get(name) is not None}
+
+
+def read_num_devices(job_dir: Path) -> int:
+    """Return how many devices train together; one where the job cannot be read, as the verb will say."""
+    try:
+        return int(json.loads((job_dir / JOB).read_bytes())["settings"]["num_devices"])
+    except (OSError, ValueError, KeyError):
+        return 1
 
 
 def run(verb: str, job_dir: Path, child: Child) -> int:
@@ -54,13 +69,14 @@ def run(verb: str, job_dir: Path, child: Child) -> int:
         return DONE
     told = {"event": "child_failed", "verb": verb, "reason": failure.reason, "traceback": failure.traceback}
     log.error("%s: %s", failure.reason, failure.message, extra=told)
-    save_failure(job_dir, failure)
+    save_failure(error_file(job_dir), failure)
     return FAILED
 
 
 def work(verb: str, job_dir: Path, child: Child) -> None:
     """Do it. Libraries are imported here: they take seconds, and the pipe is obeyed meanwhile."""
-    set_environment(os.environ)
+    if "RANK" not in os.environ:
+        set_environment(os.environ)
     # The parent hands the variable on only where its own profile let it be armed.
     failpoints.arm(os.environ, "tiny")
     if verb == "complete":  # short, and no reason to wait for a training
@@ -71,7 +87,7 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
         complete(job_dir, child)
         return
     job = Job.model_validate_json((job_dir / JOB).read_text())
-    if verb == "train" and job.claimed_at is not None:
+    if verb == "train" and job.claimed_at is not None and os.environ.get("RANK", "0") == "0":
         watch_start(job.claimed_at, job_dir, child)
     child.phase("import")
     import_libraries()
@@ -105,17 +121,18 @@ def _leave_uncompiled(function: Callable[..., Any] | None = None, **_options: An
     return function if function is not None else lambda decorated: decorated
 
 
-def set_environment(environment: MutableMapping[str, str]) -> None:
-    """Keep libraries from talking to anybody about what they do, and torch from seeing a second GPU.
+def set_environment(environment: MutableMapping[str, str], num_devices: int = 1) -> None:
+    """Keep libraries from talking to anybody about what they do, and torch from seeing a GPU too many.
 
-    A run is made for one: with two in sight Trainer would double the batch, and split each over both.
+    A process trains on one: with two in sight, and no other process, Trainer would double the batch, and split it.
     """
     environment.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environment.setdefault("DO_NOT_TRACK", "1")
     environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     environment.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a service of the hub is asked to convert
     environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    there = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_devices)))).split(",")
+    environment["CUDA_VISIBLE_DEVICES"] = ",".join(name.strip() for name in there[:num_devices])
 
 
 if __name__ == "__main__":

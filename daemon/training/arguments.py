@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
 from daemon.training.progress import Plan
@@ -12,6 +13,7 @@ def make_arguments(plan: Plan, folder: Path) -> TrainingArguments:
     args = TrainingArguments(
         output_dir=str(folder),
         use_cpu=plan.device == "cpu",
+        fp16=plan.dtype == torch.float16,  # scales the gradients; the arithmetic is ours
         num_train_epochs=1,
         per_device_train_batch_size=plan.micro_batch,
         gradient_accumulation_steps=plan.accumulation,

@@ -40,7 +40,7 @@ def choose_attention(wanted: str, device: str, dtype: torch.dtype, child: Child)
     Raises:
         Failed: device, where the wanted one is not there or does not work.
     """
-    fast = device == "cuda" and dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= AMPERE
+    fast = device == "cuda" and dtype != torch.float32 and torch.cuda.get_device_capability() >= AMPERE
     available = []
     if fast and importlib.util.find_spec("flash_attn") is not None:
         available.append(Attention("flash", "flash_attention_2", flat=True))

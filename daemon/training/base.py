@@ -5,6 +5,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging
 
@@ -15,6 +16,7 @@ from daemon.training.child import Failed
 from daemon.training.failures import classify
 from daemon.training.model import Model, compute_dtype, keep_trainable
 from daemon.training.quantised import Note, find_quantised, ignore, name_key, save_quantised, set_aside
+from daemon.training.ranks import rank
 
 
 def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore) -> Any:
@@ -34,7 +36,7 @@ def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore) -> A
         model = _load_afresh(job, folder, commit, attention)
         loaded_key = name_key(job, folder, commit)
         # A folder that was written to meanwhile: who knows which files these are. The hub's come as they are loaded.
-        if cache is not None and (loaded_key == key or commit is not None):
+        if cache is not None and rank() == 0 and (loaded_key == key or commit is not None):
             described = {"base": job.base, "revision": commit, "quantisation": job.settings.quantisation}
             save_quantised(model, cache, loaded_key, described, note)
     model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
@@ -75,8 +77,10 @@ def _load_afresh(job: Model, folder: Path, commit: str | None, attention: Attent
     if loaded["missing_keys"]:  # transformers would go on with random numbers in their place
         names = ", ".join(sorted(loaded["missing_keys"])[:3])
         raise _refuse(job, f"the weights in {folder} lack {len(loaded['missing_keys'])} tensors: {names}, …")
-    if not (hasattr(model, "model") and hasattr(model, "lm_head")):
-        raise _refuse(job, f"{folder / 'config.json'} is of a {type(model).__name__}, not of the Qwen2 family")
+    if not (hasattr(model, "lm_head") and isinstance(getattr(model, model.base_model_prefix, None), nn.Module)):
+        raise _refuse(
+            job, f"{folder / 'config.json'} is of a {type(model).__name__}, not of the Qwen2 family, nor GPT-2"
+        )
     return model
 
 
@@ -86,7 +90,7 @@ def _read(job: Model, place: str, attention: Attention, **options: Any) -> tuple
     found: Any = AutoModelForCausalLM.from_pretrained(
         place,
         dtype=compute_dtype(job.settings),
-        device_map="cpu" if job.device == "cpu" else {"": 0},
+        device_map="cpu" if job.device == "cpu" else {"": rank()},
         attn_implementation=attention.implementation,
         use_safetensors=True,
         trust_remote_code=False,

@@ -15,6 +15,7 @@ from daemon.training.checkpoints import find_checkpoint, new_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.lora import State, restore_state, trainable_state
 from daemon.training.progress import PROGRESS, Plan, Progress
+from daemon.training.ranks import rank
 
 log = logging.getLogger(__name__)
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
@@ -45,7 +46,12 @@ class CheckpointedTrainer(Trainer):
         return checkpoint
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
-        """Write a checkpoint; a full disk costs that one, not the training, and is tried again an interval later."""
+        """Write a checkpoint; a full disk costs that one, not the training, and is tried again an interval later.
+
+        Of several processes, which all know the same, the first writes it.
+        """
+        if rank() > 0:
+            return
         started = time.monotonic()
         self.keep_time()
         try:

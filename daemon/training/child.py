@@ -30,8 +30,11 @@ class Failed(Exception):
 class Child:
     """What a verb needs of its surroundings: where to tell events, and whether to stop."""
 
-    def __init__(self, write: Callable[[Event], None], ids: Mapping[str, Any] | None = None) -> None:
-        self._writers = [write]
+    def __init__(
+        self, write: Callable[[Event], None], ids: Mapping[str, Any] | None = None, *, alone: bool = True
+    ) -> None:
+        """Tell events by `write`; one of several processes, not `alone`, only stops when all of them have agreed to."""
+        self._writers, self._alone = [write], alone
         self._ids = dict(ids or {})
         self._stop = threading.Event()
 
@@ -62,16 +65,20 @@ class Child:
         return self._stop.is_set()
 
     def check_stop(self) -> None:
-        """Raise Stopped if the parent asked to stop."""
-        if self._stop.is_set():
+        """Raise Stopped if the parent asked to stop, and nobody else would wait for this process."""
+        if self._alone and self._stop.is_set():
             raise Stopped
 
 
 def open_child(ids: Mapping[str, Any]) -> Child:
-    """Claim standard output for events, and obey the control pipe and SIGTERM from now on."""
+    """Claim standard output for events, and obey the control pipe and SIGTERM from now on.
+
+    Of several processes that train together, the first alone tells events.
+    """
+    rank, num_ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     events = os.dup(1)
     os.dup2(2, 1)  # what libraries print is log, not an event
-    child = Child(lambda event: _write_line(events, event), ids)
+    child = Child(lambda event: _write_line(events, event) if rank == 0 else None, ids, alone=num_ranks == 1)
     signal.signal(signal.SIGTERM, lambda *_: child.request_stop())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_obey, args=(child,), name="control-pipe", daemon=True).start()
@@ -94,6 +101,12 @@ def _obey(child: Child) -> None:
     os._exit(FAILED)
 
 
-def save_failure(job_dir: Path, failure: Failure) -> None:
-    """Write error.json."""
-    write_json(job_dir / "error.json", failure.model_dump())
+def error_file(job_dir: Path) -> Path:
+    """Return where this process says why it failed: of several, each has its own, and torchrun's parent chooses."""
+    rank = os.environ.get("RANK")
+    return job_dir / ("error.json" if rank is None else f"error-{rank}.json")
+
+
+def save_failure(file: Path, failure: Failure) -> None:
+    """Write why it failed."""
+    write_json(file, failure.model_dump())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,16 +28,24 @@ ATTENTION_KEYS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_
 
 def read_items(path: Path) -> Iterator[Item]:
     """Yield the items of a job file in its order; raise Failed(disk) where it is not what was written."""
+    return (item for item, _ in read_items_from(path, 0))
+
+
+def read_items_from(path: Path, offset: int) -> Iterator[tuple[Item, int]]:
+    """Yield the items that begin at a byte or later, each with the byte at which it ends; raise as `read_items`."""
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        file.seek(offset)
+        for line in file:
+            place = f"{path}: the line at byte {offset}"
             try:
                 item = Item.model_validate_json(line)
             except ValidationError as error:
                 # Not its words: they quote the line.
-                raise Failed("disk", f"{path}: line {number} is damaged, no item can be read from it") from error
+                raise Failed("disk", f"{place} is damaged, no item can be read from it") from error
             if sha256(item.content.encode()).hexdigest() != item.sha256:
-                raise Failed("disk", f"{path}: line {number}, item {item.item_id}, differs from its SHA-256")
-            yield item
+                raise Failed("disk", f"{place}, item {item.item_id}, differs from its SHA-256")
+            offset += len(line)
+            yield item, offset
 
 
 def name_of(item: Item | Sample) -> str:
@@ -84,6 +92,14 @@ def _settings_at_fault() -> Iterator[None]:
         raise Failed("exception", str(error)) from error
 
 
+class Rows(Protocol):
+    """Rows to train on, all in memory or read as they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Row: ...
+    def density(self, capacity: int) -> float: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True)
 class PackedRows(Dataset[Row]):
     """Rows of whole samples, each row at most the sequence length."""
@@ -114,6 +130,12 @@ def pack_rows(samples: Sequence[Sample], capacity: int, *, seed: int | None = No
     return PackedRows([[samples[index] for index in row] for row in packed])
 
 
+def fill_up(rows: Rows, num_rows: int) -> Rows:
+    """Return the rows with empty ones behind them, so that every process takes part in the last step."""
+    missing = num_rows - len(rows)
+    return PackedRows([*map(rows.__getitem__, range(len(rows))), *[[]] * missing]) if missing else rows
+
+
 def collate(rows: Sequence[Row], *, flat: bool) -> Batch:
     """Make one batch of packed rows.
 
@@ -126,12 +148,13 @@ def collate(rows: Sequence[Row], *, flat: bool) -> Batch:
             the device for it.
     """
     samples = [sample for row in rows for sample in row]
-    lengths = np.array([len(sample.input_ids) for sample in samples])
+    lengths = np.array([len(sample.input_ids) for sample in samples], np.int64)
     starts = _starts(rows, lengths, flat=flat)
     width = int(lengths.sum()) if flat else max(sum(len(sample.input_ids) for sample in row) for row in rows)
+    width = max(1, width)  # nothing but empty rows: a token that is not learned
     shape = (1, width) if flat else (len(rows), width)
     input_ids, position_ids = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    places, targets, owners = [], [], []
+    places, targets, owners = ([np.zeros(0, np.int64)] for _ in range(3))
     for index, (sample, start) in enumerate(zip(samples, starts, strict=True)):
         num, first = len(sample.input_ids), max(1, sample.prompt_tokens)
         input_ids.flat[start : start + num] = sample.input_ids
@@ -147,16 +170,16 @@ def collate(rows: Sequence[Row], *, flat: bool) -> Batch:
         "sample_index": torch.from_numpy(np.concatenate(owners)),
         "num_tokens": int(lengths.sum()),
     }
-    return batch | _boundaries(lengths) if flat else batch
+    return batch | _boundaries(lengths if len(lengths) else np.ones(1, np.int64)) if flat else batch
 
 
 def _starts(rows: Sequence[Row], lengths: np.ndarray, *, flat: bool) -> np.ndarray:
     """Return the flat place at which each sample begins."""
     if flat:
-        return np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        return np.concatenate([[0], np.cumsum(lengths)])[:-1]
     row_lengths = [[len(sample.input_ids) for sample in row] for row in rows]
     width = max(map(sum, row_lengths))
-    return np.concatenate([number * width + np.cumsum([0, *row[:-1]]) for number, row in enumerate(row_lengths)])
+    return np.concatenate([number * width + np.cumsum([0, *row])[:-1] for number, row in enumerate(row_lengths)])
 
 
 def _boundaries(lengths: np.ndarray) -> Batch:

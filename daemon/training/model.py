@@ -14,6 +14,7 @@ from daemon.config import TrainingSettings
 from daemon.job import Job
 from daemon.training.child import Failed
 from daemon.training.data import ATTENTION_KEYS, Batch
+from daemon.training.ranks import num_ranks, rank
 
 _M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1  # malloc.h
 
@@ -34,12 +35,21 @@ class Model(Protocol):
 
 
 def prepare_device(wanted: Model) -> None:
-    """Fix the seed and the number of threads; let matrix products use TF32."""
-    torch.set_num_threads(wanted.settings.threads or len(os.sched_getaffinity(0)))
+    """Fix the seed and the number of threads; let matrix products use TF32, and torch the device of this process.
+
+    Raises:
+        Failed: device, where the arithmetic is not to be had on it.
+    """
+    torch.set_num_threads(wanted.settings.threads or max(1, len(os.sched_getaffinity(0)) // num_ranks()))
     torch.manual_seed(wanted.settings.seed)
     if wanted.device == "cpu":
+        if wanted.settings.compute_dtype == "float16":
+            raise Failed(
+                "device", "compute_dtype=float16 needs a GPU, whose gradients are scaled: use bfloat16 or float32"
+            )
         _keep_freed_memory()
     else:
+        torch.cuda.set_device(rank())
         torch.backends.cuda.matmul.allow_tf32 = True
 
 
@@ -58,15 +68,21 @@ def device_name(job: Job) -> str:
         Failed: device, where the wanted one is not there.
     """
     if job.device == "cpu":
-        return "cpu"
+        return "cpu" if rank() == 0 else f"cpu-{rank()}"
     if not torch.cuda.is_available():
         raise Failed("device", "device 'cuda' is not to be had: no driver, or no CUDA build of torch; use 'cpu'")
-    return str(torch.cuda.get_device_properties(0).uuid)
+    if torch.cuda.device_count() < num_ranks():
+        there = torch.cuda.device_count()
+        raise Failed(
+            "device", f"num_devices={num_ranks()}, but {there} GPUs are in sight: set CODELUPE_NUM_DEVICES={there}"
+        )
+    return str(torch.cuda.get_device_properties(rank()).uuid)
 
 
 def compute_dtype(settings: TrainingSettings) -> torch.dtype:
     """Return the arithmetic of the forward and backward pass."""
-    return torch.bfloat16 if settings.compute_dtype == "bfloat16" else torch.float32
+    dtype: torch.dtype = getattr(torch, settings.compute_dtype)
+    return dtype
 
 
 def keep_trainable(model: nn.Module) -> None:
@@ -98,7 +114,7 @@ def hidden_at_targets(model: Any, batch: Batch, dtype: torch.dtype) -> Tensor:
 
 def decoder(model: Any) -> Any:
     """Return the transformer without its head, with the adapters that sit inside it."""
-    return _causal_model(model).model
+    return _causal_model(model).base_model
 
 
 def head(model: Any) -> Tensor:

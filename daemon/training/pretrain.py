@@ -1,17 +1,14 @@
 """Verb `pretrain`: the base of `local:tiny`, made on this machine: tokenizer, then a small Qwen2 from scratch."""
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, GenerationConfig, Qwen2Config
 
-from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, Item, Job
-from daemon.samples import SPECIAL_TOKENS, plain_samples, train_tokenizer
+from daemon.samples import plain_samples, train_tokenizer
+from daemon.training.architectures import make_model, save_base
 from daemon.training.attention import choose_attention
 from daemon.training.board import open_board
 from daemon.training.child import Child, Failed
@@ -22,18 +19,6 @@ from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.report import save_result
 from daemon.training.train import CHECKPOINTS, make_plan
 from daemon.training.trainer import PackedTrainer
-
-HEAD_SIZE = 64
-END_OF_TEXT, END_OF_TURN = "<|endoftext|>", "<|im_end|>"
-# Qwen2.5's ChatML without its tools part.
-CHAT_TEMPLATE = (
-    "{%- if messages[0]['role'] != 'system' %}{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. "
-    "You are a helpful assistant.<|im_end|>\\n' }}{%- endif %}"
-    "{%- for message in messages %}"
-    "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
-)
 
 
 def pretrain(job: Job, job_dir: Path, child: Child) -> None:
@@ -94,48 +79,3 @@ def make_curriculum(members: list[Item], tokenizer: Tokenizer, job: Job) -> tupl
     if not (plain or framed):
         raise Failed("data", f"the {len(members)} claimed rows give no sample", data_caused=True)
     return PackedRows(rows[0] + rows[1]), len(plain) + len(framed)
-
-
-def make_model(settings: TrainingSettings, tokenizer: Tokenizer, attention: str = "sdpa") -> Any:
-    """Return an untrained Qwen2 of the settings' size; its embeddings are tied."""
-    num_heads = settings.hidden_size // HEAD_SIZE
-    config = Qwen2Config(
-        vocab_size=settings.vocabulary,
-        hidden_size=settings.hidden_size,
-        intermediate_size=settings.intermediate_size,
-        num_hidden_layers=settings.num_layers,
-        num_attention_heads=num_heads,
-        num_key_value_heads=max(1, num_heads // 2),
-        max_position_embeddings=max(4096, settings.sequence_tokens),
-        tie_word_embeddings=True,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.token_to_id(END_OF_TURN),
-        pad_token_id=tokenizer.token_to_id(END_OF_TEXT),
-        dtype=compute_dtype(settings),
-    )
-    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)  # type: ignore[no-untyped-call]
-    return model.train()
-
-
-def save_base(model: Any, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write a folder that AutoModelForCausalLM and AutoTokenizer load."""
-    ends = [tokenizer.token_to_id(token) for token in (END_OF_TURN, END_OF_TEXT)]
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=False, eos_token_id=ends, pad_token_id=ends[1]
-    )
-    model.save_pretrained(str(folder))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    names = {"eos_token": END_OF_TURN, "pad_token": END_OF_TEXT}
-    extra = [token for token in SPECIAL_TOKENS if token not in names.values()]
-    described = {
-        **names,
-        "additional_special_tokens": extra,
-        "bos_token": None,
-        "chat_template": CHAT_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": model.config.max_position_embeddings,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(described, indent=1))
-    (folder / "special_tokens_map.json").write_text(json.dumps({**names, "additional_special_tokens": extra}, indent=1))

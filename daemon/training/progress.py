@@ -73,3 +73,5 @@ class Progress(BaseModel):
     micro_batch: int = 0
     checkpointed_layers: int | None = None
     num_out_of_memory: int = 0
+    place: dict[str, int] | None = None
+    """Where in a stream the next step begins (`stream.Place`)."""

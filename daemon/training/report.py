@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from daemon.files import digest_folder, write_json
 from daemon.job import Job, Result
 from daemon.samples import tokenizer_digest
-from daemon.training.data import PackedRows
+from daemon.training.data import Rows
 from daemon.training.progress import Plan, Progress
 from daemon.training.start import read_start
 
@@ -27,7 +27,7 @@ def save_result(
     tokenizer: Tokenizer,
     plan: Plan,
     progress: Progress,
-    rows: PackedRows,
+    rows: Rows,
     num_samples: int,
     attention: str,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from daemon.job import Event, Job
 from daemon.training.child import Child
+from daemon.training.ranks import rank
 from monitoring.gpu import Gpus
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ CLOSE_TIMEOUT_S = 5.0
 @contextlib.contextmanager
 def track(verb: str, job: Job, job_dir: Path, child: Child) -> Iterator[None]:
     """Copy the events of a training to W&B; nothing of it can stop or delay the training."""
-    if verb not in {"pretrain", "train"} or job.settings.tracker != "wandb":
+    if verb not in {"pretrain", "train", "full"} or rank() > 0 or job.settings.tracker != "wandb":
         yield
         return
     events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()

@@ -22,7 +22,7 @@ from daemon.training.base import load_base, load_base_tokenizer
 from daemon.training.board import open_board
 from daemon.training.child import Child, Failed
 from daemon.training.completions import Completions
-from daemon.training.data import PackedRows, build_samples_of, pack_rows, read_items
+from daemon.training.data import PackedRows, Rows, build_samples_of, pack_rows, read_items
 from daemon.training.evaluate import choose_pieces
 from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
@@ -30,6 +30,7 @@ from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.passes import checkpoint_layers, choose_pass, describe_pass, last_progress, read_shape
 from daemon.training.progress import Plan
+from daemon.training.ranks import num_ranks, rank
 from daemon.training.report import save_result
 from daemon.training.trainer import PackedTrainer
 
@@ -51,6 +52,9 @@ def train(job: Job, job_dir: Path, child: Child) -> None:
         try:
             return train_once(job, job_dir, child, attention, fit, num_out_of_memory)
         except OutOfMemory as error:
+            if num_ranks() > 1:  # the others wait within the step, and cannot be told
+                message = f"device {rank()}: {describe_pass(fit)} do not fit: set a smaller CODELUPE_MICRO_BATCH"
+                raise Failed("out_of_memory", message) from error
             smaller = find_smaller(shape, settings, job.device, attention.name, than=fit)
             if smaller is None:
                 child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
@@ -87,6 +91,8 @@ def train_once(
     num_shown = 0 if settings.tracker == "none" else settings.tracked_completions
     trainer.track(open_board(job, job_dir, child), Completions(validation, num_shown, tokenizer, child))
     progress = trainer.run()
+    if rank() > 0:
+        return
 
     child.phase("save")
     with new_folder(job_dir / "adapter") as folder:
@@ -116,15 +122,16 @@ def make_rows(items: Iterable[Item], tokenizer: Tokenizer, job: Job, child: Chil
     return PackedRows(rows), num_samples
 
 
-def make_plan(job: Job, rows: PackedRows, micro_batch: int, *, flat: bool) -> Plan:
+def make_plan(job: Job, rows: Rows, micro_batch: int, *, flat: bool) -> Plan:
     """Decide steps, rate and evaluations; the sequences per step stay what the settings say."""
     settings = job.settings
     per_step = settings.micro_batch * settings.accumulation
-    num_steps = math.ceil(len(rows) / per_step)
+    num_steps, per_rank = math.ceil(len(rows) / per_step), per_step // num_ranks()
+    micro_batch = next(size for size in range(micro_batch, 0, -1) if per_rank % size == 0)
     return Plan(
         num_steps=num_steps,
         micro_batch=micro_batch,
-        accumulation=per_step // micro_batch,
+        accumulation=per_rank // micro_batch,
         learning_rate=settings.learning_rate * (settings.continued_rate_share if job.continued else 1.0),
         warmup_steps=round(settings.warmup_share * num_steps),
         max_grad_norm=settings.max_grad_norm,

@@ -20,12 +20,13 @@ from daemon.training.arguments import make_arguments
 from daemon.training.checkpointed import CheckpointedTrainer
 from daemon.training.child import Child, Failed, Stopped
 from daemon.training.completions import Completions
-from daemon.training.data import Batch, PackedRows, Row, collate, names_of
+from daemon.training.data import Batch, PackedRows, Row, Rows, collate, fill_up, names_of
 from daemon.training.failures import OutOfMemory, blaming, raise_if_out_of_memory
 from daemon.training.lora import restore_state, trainable_state
 from daemon.training.loss import sum_losses
 from daemon.training.model import head, hidden_at_targets
 from daemon.training.progress import Plan, Progress
+from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
 from daemon.training.schedule import rate_share, tokens_per_second
 from daemon.training.stopping import check_is_number, check_spike, judge, smooth
 from daemon.training.validation import measure
@@ -35,21 +36,23 @@ class PackedTrainer(CheckpointedTrainer):
     """Train what requires a gradient on packed rows; keep the state with the best validation loss."""
 
     def __init__(
-        self, model: Any, rows: PackedRows, validation: PackedRows | None, plan: Plan, folder: Path, child: Child
+        self, model: Any, rows: Rows, validation: PackedRows | None, plan: Plan, folder: Path, child: Child
     ) -> None:
+        self.rows, self.validation = rows, validation
+        if num_ranks() > 1:
+            self.rows = fill_up(rows, plan.num_steps * plan.accumulation * plan.micro_batch * num_ranks())
         super().__init__(
             plan,
             folder,
             child,
             model=model,
             args=make_arguments(plan, folder),
-            train_dataset=rows,
+            train_dataset=self.rows,
             data_collator=self._collate,
         )
         self.remove_callback(PrinterCallback)
         self.add_callback(_Clock(self))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the tokens of the whole step
-        self.rows, self.validation = rows, validation
         self.step_tokens = self.step_targets = 0
         self.data_wait_s = 0.0  # of the last step
         self.recent: deque[tuple[float, int]] = deque(maxlen=20)
@@ -76,10 +79,13 @@ class PackedTrainer(CheckpointedTrainer):
         self.saved_at = self.started_at = time.monotonic()
         try:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except (Stopped, OutOfMemory):
+        except (Stopped, OutOfMemory) as error:
+            if isinstance(error, OutOfMemory) and num_ranks() > 1:
+                raise  # the others wait within the step: nobody may wait for them
             # Nothing draws random numbers inside a step (no dropout), so this is the state at the step's start.
             self._trained.zero_grad()
             self._save_checkpoint(self._trained)
+            meet()
             raise
         except (MemoryError, RuntimeError) as error:
             # Outside of a micro-batch, maybe with a step half done: the last checkpoint counts.
@@ -102,8 +108,6 @@ class PackedTrainer(CheckpointedTrainer):
                 loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
             except (MemoryError, RuntimeError) as error:
                 raise_if_out_of_memory(error)
-        self.step_tokens += inputs["num_tokens"]
-        self.step_targets += len(inputs["targets"])
         return loss
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
@@ -114,9 +118,20 @@ class PackedTrainer(CheckpointedTrainer):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return this micro-batch's share of the step's mean loss per completion token."""
+        """Return this micro-batch's share of the step's mean loss per completion token.
+
+        Of several processes each returns so many times its share: their gradients and losses are averaged.
+        """
+        if model is not self._trained:
+            return model(inputs, max(1, num_items_in_batch) / num_ranks())
+        return self._loss(model, inputs, max(1, num_items_in_batch))
+
+    def _loss(self, model: Any, inputs: dict[str, Any], num_targets: float) -> Tensor:
         hidden = hidden_at_targets(model, inputs, self.plan.dtype)
-        return sum_losses(hidden, head(model), inputs["targets"]) / max(1, num_items_in_batch)
+        return sum_losses(hidden, head(model), inputs["targets"]) / num_targets
+
+    def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
+        return model if num_ranks() == 1 else share_gradients(model, self._loss)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """Return the batches of the next step, and remember how long they took to come."""
@@ -126,7 +141,14 @@ class PackedTrainer(CheckpointedTrainer):
         return batches
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
-        return sum(len(batch["targets"]) for batch in batch_samples)
+        """Return the completion tokens of the step, of all processes; raise Stopped where one was asked to stop."""
+        targets = sum(len(batch["targets"]) for batch in batch_samples)
+        tokens = sum(batch["num_tokens"] for batch in batch_samples)
+        told = [targets, tokens, num_ranks() > 1 and self.child.stop_requested()]
+        self.step_targets, self.step_tokens, asked = map(int, add_up(told, device))
+        if asked:
+            raise Stopped
+        return self.step_targets
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Tell the parent about one step; stop where its loss or gradient is not a number, or the loss has run away."""
@@ -154,7 +176,6 @@ class PackedTrainer(CheckpointedTrainer):
             data_wait_s=round(self.data_wait_s, 4),
             micro_batch=self.plan.micro_batch,
         )
-        self.step_tokens = self.step_targets = 0
         if self.board is not None:
             self.board.on_log(self.args, self.state, self.control, logs=logs | {"tokens_per_s": speed})
         check_spike(self.progress, self.plan, step, loss)

@@ -11,6 +11,7 @@ from daemon.training.data import Batch, PackedRows, collate
 from daemon.training.loss import token_losses
 from daemon.training.model import head, hidden_at_targets
 from daemon.training.progress import Plan
+from daemon.training.ranks import add_up, num_ranks, rank
 
 
 @torch.no_grad()
@@ -19,6 +20,8 @@ def measure(
 ) -> tuple[float, float]:
     """Return nats per completion token, and bits per byte; raise Stopped where the parent asks meanwhile.
 
+    Of several processes each measures a part.
+
     Args:
         model: with the adapters that are to count.
         rows: the subsample.
@@ -26,8 +29,8 @@ def measure(
         prepare: puts a batch on the model's device.
         child: asked before each batch whether to stop.
     """
-    nats, num_tokens, num_bytes = 0.0, 0, 0
-    for start in range(0, len(rows), plan.micro_batch):
+    nats, num_tokens, num_bytes = 0.0, 0.0, 0.0
+    for start in range(rank() * plan.micro_batch, len(rows), num_ranks() * plan.micro_batch):
         child.check_stop()
         packed = rows.rows[start : start + plan.micro_batch]
         batch = prepare(collate(packed, flat=plan.flat))
@@ -35,4 +38,5 @@ def measure(
         nats += token_losses(hidden, head(model), batch["targets"]).sum(dtype=torch.float64).item()
         num_tokens += len(batch["targets"])
         num_bytes += sum(sample.completion_bytes for row in packed for sample in row)
+    nats, num_tokens, num_bytes = add_up([nats, num_tokens, num_bytes], plan.device)
     return nats / max(1, num_tokens), nats / math.log(2) / max(1, num_bytes)

@@ -16,8 +16,8 @@ import torch
 from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, TEST, VALIDATION, Event, Item, Job
 from daemon.samples import train_tokenizer
+from daemon.training.architectures import make_model, save_base
 from daemon.training.child import Child
-from daemon.training.pretrain import make_model, save_base
 
 MICRO: dict[str, Any] = {
     "base_model": "local:tiny",

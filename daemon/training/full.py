@@ -1,0 +1,125 @@
+"""Verb `full`: every weight is trained, of a new model or of a base that is there, on a stream of plain text."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from daemon.corpus import first_chars
+from daemon.job import MEMBERS, Job
+from daemon.samples import load_tokenizer, train_tokenizer
+from daemon.training.architectures import make_model, save_base, switch_off_dropout
+from daemon.training.attention import Attention, choose_attention
+from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.board import open_board
+from daemon.training.child import Child, Failed
+from daemon.training.data import read_items
+from daemon.training.failures import OutOfMemory
+from daemon.training.folders import new_folder
+from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.ranks import rank
+from daemon.training.report import save_result
+from daemon.training.stream import Place, StreamedRows
+from daemon.training.train import CHECKPOINTS, make_plan
+from daemon.training.trainer import PackedTrainer
+
+TOKENIZER_CHARS = 50_000_000  # of the text's beginning, which is shuffled: more of it changes no merge that matters
+
+
+class StreamTrainer(PackedTrainer):
+    """A trainer whose checkpoint says where in the stream it is: a resumed one does not read all before it again."""
+
+    def __init__(self, model: Any, stream: StreamedRows, *others: Any) -> None:
+        super().__init__(model, stream, *others)
+        self.stream = stream
+
+    def _write_checkpoint(self) -> int:
+        next_row = self.state.global_step * len(self.stream) // self.plan.num_steps
+        self.progress.place = self.stream.place_of(next_row).model_dump()
+        return super()._write_checkpoint()
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.stream.go_on_from(Place.model_validate(self.progress.place))
+
+
+def full(job: Job, job_dir: Path, child: Child) -> None:
+    """Train on the stream, and write base/ and result.json."""
+    try:
+        full_once(job, job_dir, child, job.settings.micro_batch)
+    except OutOfMemory as error:
+        message = f"{job.settings.micro_batch} sequences per forward pass do not fit: set a smaller "
+        raise Failed("out_of_memory", f"{message}CODELUPE_MICRO_BATCH, more CODELUPE_ACCUMULATION") from error
+
+
+def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
+    """Make or load tokenizer and model, train, save."""
+    settings = job.settings
+    assert job.recipe is not None  # noqa: S101 - who starts this verb gives one
+    prepare_device(job)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
+    child.emit("attention", attention=attention.name)
+
+    child.phase("tokenizer")
+    tokenizer = _find_tokenizer(job, job_dir)
+    per_step = settings.micro_batch * settings.accumulation
+    num_steps = -(-job.recipe.tokens // (per_step * settings.sequence_tokens))
+    rows = StreamedRows(job_dir / MEMBERS, tokenizer, settings, seed=job.seed, num_rows=num_steps * per_step)
+
+    child.phase("load")
+    model = _find_model(job, tokenizer, attention).to(job.device)
+
+    child.phase("train")
+    plan = dataclasses.replace(
+        make_plan(job, rows, micro_batch, flat=attention.flat), optimizer="adamw_torch", adam_beta2=0.95
+    )
+    trainer = StreamTrainer(model, rows, None, plan, job_dir / CHECKPOINTS, child)
+    trainer.track(open_board(job, job_dir, child))
+    progress = trainer.run()
+    if rank() > 0:
+        return
+
+    child.phase("save")
+    with new_folder(job_dir / "base") as folder:
+        model.to(compute_dtype(settings))
+        if job.recipe.architecture is None:  # as it was, chat template and all
+            model.save_pretrained(str(folder))
+            AutoTokenizer.from_pretrained(job.base, revision=job.base_revision).save_pretrained(str(folder))
+        else:
+            save_base(model, tokenizer, folder)
+    save_result(job, job_dir, "base", model, tokenizer, plan, progress, rows, rows.place.samples, attention.name)
+
+
+def _find_tokenizer(job: Job, job_dir: Path) -> Tokenizer:
+    """Return the base's, or one made of the first characters of the text, once."""
+    if job.recipe is not None and job.recipe.architecture is None:
+        return load_base_tokenizer(job)
+    folder = job_dir / "tokenizer"
+    if not folder.exists():
+        made = train_tokenizer(_first_texts(job_dir / MEMBERS), job.settings.vocabulary)
+        with new_folder(folder) as temporary:
+            made.save(str(temporary / "tokenizer.json"))
+    return load_tokenizer(str(folder))
+
+
+def _first_texts(path: Path) -> Iterator[str]:
+    return (item.content for item in first_chars(read_items(path), TOKENIZER_CHARS))
+
+
+def _find_model(job: Job, tokenizer: Tokenizer, attention: Attention) -> Any:
+    """Return what is to be trained, its weights in fp32: in half of it, small steps would round to none."""
+    settings = job.settings
+    if job.recipe is not None and job.recipe.architecture is not None:
+        return make_model(settings, tokenizer, attention.implementation, job.recipe.architecture)
+    whole = settings.model_copy(update={"quantisation": "none", "compute_dtype": "float32"})
+    model = load_base(job.model_copy(update={"settings": whole}), attention)
+    positions = model.config.max_position_embeddings
+    if settings.sequence_tokens > positions:
+        raise Failed(
+            "data", f"sequences of {settings.sequence_tokens} tokens, but {job.base} has {positions} positions: set "
+            "a smaller CODELUPE_SEQUENCE_TOKENS",
+        )  # fmt: skip
+    return switch_off_dropout(model).requires_grad_(True)

@@ -1,0 +1,51 @@
+"""The processes of one training, one for each device: which of them this is, and what they agree on."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def rank() -> int:
+    """Return the number of this process; 0 writes events, checkpoints and results, and is the only one without."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def num_ranks() -> int:
+    """Return how many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def add_up(values: Sequence[float], device: torch.device | str) -> list[float]:
+    """Return the sum of each value over all processes; each calls it, with as many values."""
+    if num_ranks() == 1:
+        return list(values)
+    sums = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(sums)
+    return [float(value) for value in sums.tolist()]
+
+
+def meet() -> None:
+    """Wait for the others."""
+    if num_ranks() > 1:
+        distributed.barrier()
+
+
+class Objective(nn.Module):
+    """A model together with its loss: what DDP must call, so that it sees which gradients will come."""
+
+    def __init__(self, model: Any, loss: Callable[[Any, dict[str, Any], float], Tensor]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, inputs: dict[str, Any], num_targets: float) -> Tensor:
+        """Return the loss of one micro-batch."""
+        return self._loss(self.model, inputs, num_targets)
+
+
+def share_gradients(model: Any, loss: Callable[[Any, dict[str, Any], float], Tensor]) -> nn.Module:
+    """Return what computes the loss, and averages the gradients over all processes in its backward pass."""
+    return DistributedDataParallel(Objective(model, loss), broadcast_buffers=False)

@@ -1,0 +1,201 @@
+"""A base of one's own: rows read as they are needed, every weight trained, from scratch or from another base."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from daemon.config import TrainingSettings
+from daemon.job import MEMBERS, Job, Recipe, Result
+from daemon.samples import load_tokenizer
+from daemon.training import range_test as range_module
+from daemon.training import stream as stream_module
+from daemon.training.architectures import make_model
+from daemon.training.attention import DOCUMENTS, SDPA, Attention, choose_attention
+from daemon.training.base import load_base_tokenizer
+from daemon.training.child import Failed, Stopped
+from daemon.training.data import collate
+from daemon.training.full import full
+from daemon.training.model import head, hidden_at_targets
+from daemon.training.range_test import range_test
+from daemon.training.stream import StreamedRows
+from tests.training.conftest import MICRO, write_items
+from tests.training.test_child import started
+from tests.training.test_resume import KILLED
+from tests.training.test_rows import SAMPLES
+
+MakeJob = Callable[..., tuple[Job, Path]]
+# Two passes over the text of 16 items, in steps of 4 rows; a buffer of 8 rows makes several of each pass.
+SHORT: dict[str, Any] = {"sequence_tokens": 128, "learning_rate": 1e-2, "quantisation": "none"}
+NUM_TOKENS = 20_000
+
+
+def make_full(make_job: MakeJob, architecture: str | None = "qwen2", **settings: Any) -> tuple[Job, Path]:
+    recipe = Recipe(tokens=settings.pop("tokens", NUM_TOKENS), architecture=architecture)
+    return make_job(16, fields={"kind": "base", "recipe": recipe.model_dump()}, **SHORT | settings)
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_module, "BUFFER_ROWS", 8)
+
+
+def open_stream(make_job: MakeJob, num_rows: int = 200) -> StreamedRows:
+    job, job_dir = make_job(16, **SHORT)
+    return StreamedRows(job_dir / MEMBERS, load_base_tokenizer(job), job.settings, seed=7, num_rows=num_rows)
+
+
+def ids_of(rows: StreamedRows, numbers: range) -> list[list[list[int]]]:
+    return [[sample.input_ids.tolist() for sample in rows[number]] for number in numbers]
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_each_pass_over_a_stream_holds_every_document_once_in_another_order(make_job: MakeJob) -> None:
+    rows = open_stream(make_job)
+    passes: dict[int, list[str]] = {}
+    for number in range(len(rows)):
+        read = [str(sample.input_ids.tolist()) for sample in rows[number]]
+        passes.setdefault(rows.place_of(number).epoch, []).extend(read)
+    first, second = passes[0], passes[1]
+    assert len({sample.item_id for number in range(40) for sample in rows[number]}) == 16
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+@pytest.mark.usefixtures("small_buffers")
+def test_a_stream_goes_on_from_any_place_with_the_same_rows(make_job: MakeJob) -> None:
+    rows = open_stream(make_job)
+    expected = ids_of(rows, range(120))
+    for number in (0, 1, 30, 77):
+        later = open_stream(make_job)
+        later.go_on_from(rows.place_of(number))
+        assert ids_of(later, range(number, number + 40)) == expected[number : number + 40]
+
+
+def test_a_stream_fills_its_rows(make_job: MakeJob) -> None:
+    rows = open_stream(make_job)
+    assert rows[150]
+    assert rows.density(128) > 0.97
+
+
+def test_text_that_gives_nothing_to_learn_is_the_datas_fault(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_full(make_job, None, tokens=500)
+    write_items(job_dir / MEMBERS, [])
+    with pytest.raises(Failed, match="no text") as caught:
+        full(job, job_dir, recorder())
+    assert caught.value.failure.reason == "data"
+
+
+@pytest.mark.parametrize("attention", [SDPA, Attention("sdpa", DOCUMENTS, flat=True)], ids=["masked", "flat"])
+@pytest.mark.parametrize("training", [True, False])
+def test_packed_documents_do_not_see_each_other_in_a_gpt2_either(
+    base: Path, recorder: Any, attention: Attention, training: bool
+) -> None:
+    choose_attention("auto", "cpu", torch.float32, recorder())  # what it finds is registered
+    torch.manual_seed(3)
+    model = make_model(TrainingSettings(**MICRO), load_tokenizer(str(base)), attention.implementation, "gpt2").train(
+        training
+    )
+    rows = [[SAMPLES[0], SAMPLES[1], SAMPLES[2]], [SAMPLES[3], SAMPLES[4]]]
+
+    def logits(batch: Any) -> torch.Tensor:
+        return (hidden_at_targets(model, batch, torch.float32) @ head(model).T).detach()
+
+    alone = torch.cat([logits(collate([[sample]], flat=attention.flat)) for row in rows for sample in row])
+    assert (logits(collate(rows, flat=attention.flat)) - alone).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+@pytest.mark.usefixtures("small_buffers")
+def test_a_base_from_scratch_learns_its_budget_and_resumes_to_the_bit(
+    make_job: MakeJob, recorder: Any, architecture: str
+) -> None:
+    job, whole_dir = make_full(make_job, architecture)
+    whole = recorder()
+    full(job, whole_dir, whole)
+    steps = whole.of("step")
+    result = Result.model_validate_json((whole_dir / "result.json").read_text())
+    assert steps[-1]["loss"] < steps[0]["loss"] - 0.2
+    assert 0.85 * NUM_TOKENS < result.tokens <= NUM_TOKENS + 4 * 128  # rows of small buffers are less full
+    model = AutoModelForCausalLM.from_pretrained(whole_dir / "base")
+    assert model.config.model_type == architecture
+    text = "def f(x):\n    return x  # é\n"
+    tokenizer = AutoTokenizer.from_pretrained(whole_dir / "base")
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+    job, cut_dir = make_full(make_job, architecture)
+    cut = recorder(lambda event: event["event"] == "step" and event["step"] == 23)  # in the second pass
+    with pytest.raises(Stopped):
+        full(job, cut_dir, cut)
+    again = recorder()
+    full(job, cut_dir, again)
+    assert again.of("step")[0]["step"] == 24
+    assert [event["loss"] for event in cut.of("step") + again.of("step")] == [event["loss"] for event in steps]
+    expected, found = (load_file(folder / "base" / "model.safetensors") for folder in (whole_dir, cut_dir))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_killed_process_loses_nothing_of_a_stream(make_job: MakeJob, recorder: Any) -> None:
+    every_step = {"tokens": 5000, "checkpoint_interval_s": 1e-9}
+    job, whole_dir = make_full(make_job, **every_step)
+    full(job, whole_dir, recorder())
+    job, cut_dir = make_full(make_job, **every_step)
+    with started("full", cut_dir, failpoints="checkpoint.before_rename=kill@4") as child:
+        assert child.stdout is not None
+        child.stdout.read()
+        assert child.wait() == KILLED
+    again = recorder()
+    full(job, cut_dir, again)
+    assert again.of("step")[0]["step"] == 4
+    assert (cut_dir / "base" / "model.safetensors").read_bytes() == (
+        whole_dir / "base" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_full_training_changes_every_weight_of_a_copy(make_job: MakeJob, recorder: Any, base: Path) -> None:
+    before = (base / "model.safetensors").read_bytes()
+    job, job_dir = make_full(make_job, None, tokens=3000)
+    full(job, job_dir, recorder())
+    assert (base / "model.safetensors").read_bytes() == before
+    old, new = (load_file(folder / "model.safetensors") for folder in (base, job_dir / "base"))
+    assert old.keys() == new.keys()
+    assert [name for name in old if torch.equal(old[name], new[name])] == []
+    said = [AutoTokenizer.from_pretrained(folder).chat_template for folder in (base, job_dir / "base")]
+    assert said[0] == said[1]
+
+
+def test_half_precision_without_a_scaler_is_refused(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_full(make_job, compute_dtype="float16")
+    with pytest.raises(Failed, match="float16 needs a GPU") as caught:
+        full(job, job_dir, recorder())
+    assert caught.value.failure.reason == "device"
+
+
+def test_bfloat16_learns_as_float32_does(make_job: MakeJob, recorder: Any) -> None:
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        job, job_dir = make_full(make_job, tokens=5000, compute_dtype=dtype)
+        child = recorder()
+        full(job, job_dir, child)
+        losses.append([event["loss"] for event in child.of("step")])
+        saved = load_file(job_dir / "base" / "model.safetensors")
+        assert {tensor.dtype for tensor in saved.values()} == {getattr(torch, dtype)}
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+def test_a_range_test_raises_the_rate_until_the_loss_runs_away_and_keeps_no_weights(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The micro base's loss cannot run away: its head is too small to be that sure of anything.
+    monkeypatch.setattr(range_module, "has_diverged", lambda losses: len(losses) == 25)
+    job, job_dir = make_job(4, fields={"rates": {"steps": 30, "low": 1e-4, "high": 1.0}})
+    range_test(job, job_dir, recorder())
+    points = json.loads((job_dir / "points.json").read_text())["points"]
+    assert [point["rate"] for point in points] == pytest.approx([1e-4 * 10 ** (4 * step / 29) for step in range(25)])
+    assert min(point["smoothed"] for point in points) < points[0]["smoothed"]
+    assert [*job_dir.rglob("*.safetensors"), *job_dir.rglob("result.json")] == []

@@ -1,0 +1,105 @@
+"""Two processes that train together: the same losses and adapter as one, one reason when one dies, nobody left."""
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from daemon.job import Failure, Job
+from daemon.training.data import collate, fill_up, pack_rows
+from daemon.training.train import train
+from tests.training.test_child import events_of, started
+from tests.training.test_rows import SAMPLES
+from tests.waiting import wait_for
+
+MakeJob = Callable[..., tuple[Job, Path]]
+# Steps of four rows: two for each of two processes, one by one. The last step has too few for both.
+STEPS: dict[str, Any] = {"micro_batch": 1, "accumulation": 4, "checkpoint_interval_s": 1e-9, "eval_share": 0.5}
+NUM_ITEMS = 20
+
+
+def processes_of(job_dir: Path) -> list[int]:
+    """Return the pids of all that has the job in its command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(job_dir).encode() in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+def figures_of(events: list[dict[str, Any]]) -> dict[int, tuple[float, ...]]:
+    names = ("loss", "grad_norm", "lr", "tokens")
+    return {event["step"]: tuple(event[name] for name in names) for event in events if event["event"] == "step"}
+
+
+def test_two_processes_learn_what_one_does_and_a_stop_reaches_both(make_job: MakeJob, recorder: Any) -> None:
+    job, one_dir = make_job(NUM_ITEMS, **STEPS)
+    one = recorder()
+    train(job, one_dir, one)
+    _, two_dir = make_job(NUM_ITEMS, num_devices=2, **STEPS)
+    told = []
+    with started("train", two_dir) as child:
+        for event in events_of(child):
+            told.append(event)
+            if event["event"] == "step" and event["step"] == 2:
+                child.stdin.write(b'{"command": "stop"}\n')
+                child.stdin.flush()
+        assert child.wait() == 3, (two_dir / "child.log").read_text()[-3000:]
+    with started("train", two_dir) as child:
+        later = list(events_of(child))
+        assert child.wait() == 0, (two_dir / "child.log").read_text()[-3000:]
+    assert any(event.get("note") == "resumed" for event in later)
+    expected, found = figures_of(one.events), figures_of([*told, *later])
+    assert sorted(found) == sorted(expected)
+    for step, figures in expected.items():
+        assert found[step] == pytest.approx(figures, rel=1e-5), f"step {step}"
+    losses = [[event["loss"] for event in events if event["event"] == "eval"] for events in (one.events, told + later)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    weights = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one_dir, two_dir)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+    assert processes_of(two_dir) == []
+
+
+def test_the_death_of_one_process_ends_all_and_is_the_reason(make_job: MakeJob) -> None:
+    _, job_dir = make_job(NUM_ITEMS, num_devices=2, epochs=50, **STEPS)
+    with started("train", job_dir) as child:
+        next(event for event in events_of(child) if event["event"] == "step")
+        _, first, second = processes_of(job_dir)
+        assert first != second
+        os.kill(second, signal.SIGKILL)
+        list(events_of(child))
+        assert child.wait() == 1
+    failure = Failure.model_validate_json((job_dir / "error.json").read_text())
+    assert "ended by signal 9" in failure.message
+    assert not failure.data_caused
+    wait_for(lambda: processes_of(job_dir) == [])
+
+
+def test_without_its_parent_no_process_goes_on(make_job: MakeJob) -> None:
+    _, job_dir = make_job(NUM_ITEMS, num_devices=2, epochs=50, **STEPS)
+    with started("train", job_dir) as child:
+        wait_for(lambda: len(processes_of(job_dir)) == 3)
+        child.kill()  # the two are in sessions of their own
+        child.stdin.close()
+        child.wait()
+        wait_for(lambda: processes_of(job_dir) == [])
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_empty_rows_teach_nothing(flat: bool) -> None:
+    rows = fill_up(pack_rows(SAMPLES, 64), 6)
+    assert len(rows) == 6
+    full, mixed = collate([rows[0]], flat=flat), collate([rows[0], rows[5]], flat=flat)
+    for name in ("targets", "target_index", "sample_index", "num_tokens"):
+        assert (torch.as_tensor(mixed[name]) == torch.as_tensor(full[name])).all()
+    idle = collate([rows[4], rows[5]], flat=flat)
+    assert (len(idle["targets"]), idle["num_tokens"]) == (0, 0)
+    assert idle["input_ids"].numel() in (1, 2)
