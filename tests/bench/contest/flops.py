@@ -25,6 +25,10 @@ def _four_bit(activations: Any, _weight: Any, shape: Any, *_: Any, **__: Any) ->
     return 2 * math.prod(activations) * int(shape[0])
 
 
+def _added(_total: Any, left: Any, right: Any, *_: Any, **__: Any) -> int:
+    return 2 * int(left[0]) * int(left[1]) * int(right[1])
+
+
 def model_flops(shape: Shape, rank: int, document_tokens: float) -> float:
     """Return the operations that training an adapter on one token needs: every token learned, nothing recomputed.
 
@@ -36,6 +40,7 @@ def model_flops(shape: Shape, rank: int, document_tokens: float) -> float:
 
 
 FORMULAS = {
+    aten.addmm_: _added,
     torch.ops.bitsandbytes.gemm_4bit: _four_bit,
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
