@@ -97,15 +97,15 @@ def _watch(process: subprocess.Popen[bytes], child: Child, stop_grace_s: float) 
     while True:
         # Its output may be held open by what it has started; what it said before it ended is read within a step.
         has_ended = process.poll() is not None
-        if _take_events(events, child) or has_ended:
-            process.wait()
-            return deadline is not None
-        order = child.obey()
+        order = "go_on" if has_ended else child.obey()
         if order == "kill":
             return True
         if order == "stop" and deadline is None:
             _ask_to_stop(process)
             deadline = time.monotonic() + stop_grace_s
+        if _take_events(events, child) or has_ended:
+            process.wait()
+            return deadline is not None
         if deadline is not None and time.monotonic() > deadline:
             log.warning("the child did not stop in time and is killed", extra={"event": "child_killed"})
             return True

@@ -15,7 +15,7 @@ from schema.places import EmbeddedError, Places
 
 log = logging.getLogger(__name__)
 
-_ANSWER_TIMEOUT_S = 5.0
+_ANSWER_TIMEOUT_S = 30.0
 _KEEPER_LOG_MAX_BYTES = 1024 * 1024
 
 

@@ -98,7 +98,7 @@ def test_a_plan_that_cannot_work_exits_with_1_and_says_what_would(codelupe):
 
     assert status == 1
     assert "0 held-out test units, 8 are needed" in words
-    assert "set CODELUPE_MICRO_BATCH=1" in words
+    assert "set CODELUPE_LORA_RANK=16" in words
 
 
 def test_a_home_on_a_file_system_that_takes_no_file_is_named(codelupe):
