@@ -32,7 +32,8 @@ def make_arguments(plan: Plan, folder: Path) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=plan.device != "cpu",
-        dataloader_num_workers=0,
+        accelerator_config={"non_blocking": plan.device != "cpu"},  # from pinned memory the copies wait for nothing
+        dataloader_num_workers=0,  # a thread makes the batches, one step ahead: prefetch.py
     )
     if args.device.type == "cuda":  # to ask for the device is what makes it count the GPUs in sight
         args._n_gpu = 1  # noqa: SLF001 - no argument sets it

@@ -25,6 +25,7 @@ from daemon.training.failures import OutOfMemory, blaming, raise_if_out_of_memor
 from daemon.training.lora import restore_state, trainable_state
 from daemon.training.loss import sum_losses
 from daemon.training.model import head, hidden_at_targets
+from daemon.training.prefetch import Prefetch
 from daemon.training.progress import Plan, Progress
 from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
 from daemon.training.schedule import rate_share, tokens_per_second
@@ -54,7 +55,7 @@ class PackedTrainer(CheckpointedTrainer):
         self.add_callback(_Clock(self))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the tokens of the whole step
         self.step_tokens = self.step_targets = 0
-        self.data_wait_s = 0.0  # of the last step
+        self.data_wait_s = 0.0
         self.recent: deque[tuple[float, int]] = deque(maxlen=20)
         self.board: TrainerCallback | None = None
         self.completions: Completions | None = None
@@ -98,17 +99,17 @@ class PackedTrainer(CheckpointedTrainer):
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Run the epoch, unless the evaluation before it, or one before the checkpoint, has ended the run."""
         if not self.progress.stopped_early:
-            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+            with Prefetch(self.plan.device) as self.prefetch:
+                super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         """Run one micro-batch forward and backward, unless the parent asked to stop."""
         self.child.check_stop()
         with blaming(inputs["items"]):
             try:
-                loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+                return super().training_step(model, inputs, num_items_in_batch)
             except (MemoryError, RuntimeError) as error:
                 raise_if_out_of_memory(error)
-        return loss
 
     def _collate(self, rows: Sequence[Row]) -> Batch:
         names = names_of(rows)
@@ -133,12 +134,12 @@ class PackedTrainer(CheckpointedTrainer):
     def _wrap_model(self, model: Any, training: bool = True, dataloader: Any = None) -> Any:
         return model if num_ranks() == 1 else share_gradients(model, self._loss)
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the batches of the next step, and remember how long they took to come."""
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """Return the batches of a step and its completion tokens; remember how long the step waited for them."""
         started = time.perf_counter()
-        batches = super().get_batch_samples(*args, **kwargs)
+        batches = self.prefetch.take(epoch_iterator, num_batches)
         self.data_wait_s = time.perf_counter() - started
-        return batches
+        return batches, self._get_num_items_in_batch(batches, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: torch.device) -> int:
         """Return the completion tokens of the step, of all processes; raise Stopped where one was asked to stop."""
