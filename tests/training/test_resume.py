@@ -16,8 +16,8 @@ from tests.training.test_child import events_of, started
 MakeJob = Callable[..., tuple[Job, Path]]
 # A rate that soon makes it worse: it stops early, long before its planned end. A checkpoint follows every step.
 UNSTEADY = {
-    "learning_rate": 1.0, "patience": 9, "accumulation": 2, "epochs": 3, "eval_interval_steps": 1,
-    "checkpoint_interval_s": 1e-9,
+    "learning_rate": 1.0, "patience": 9, "min_improvement": 0.002, "accumulation": 2, "epochs": 3,
+    "eval_interval_steps": 1, "checkpoint_interval_s": 1e-9,
 }  # fmt: skip
 DONE, ORPHANED, STOPPED, KILLED = 0, 1, 3, -signal.SIGKILL
 
