@@ -53,6 +53,9 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Gradients are clipped to this norm."""
     weight_decay: float = Field(0.0, ge=0)
     """Weight decay of AdamW (8-bit)."""
+    paged_optimizer: bool = False
+    """On a GPU: keep AdamW's states in pages that move to the host's memory where the GPU's is short; takes a driver
+    with unified memory."""
     eval_interval_steps: int = Field(100, ge=1)
     """Most steps between two evaluations; a short run evaluates at least eight times."""
     eval_pieces: int = Field(8, ge=1)

@@ -14,6 +14,7 @@ from daemon.files import sweep_temporaries
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.lora import State, restore_state, trainable_state
+from daemon.training.optimizer import choose_optimizer
 from daemon.training.progress import PROGRESS, Plan, Progress
 from daemon.training.ranks import rank
 
@@ -25,7 +26,7 @@ class CheckpointedTrainer(Trainer):
     """Keep what is trained, the optimizer, the random numbers, the place in the data and the progress."""
 
     def __init__(self, plan: Plan, folder: Path, child: Child, **trainer: Any) -> None:
-        super().__init__(**trainer)
+        super().__init__(optimizer_cls_and_kwargs=choose_optimizer(plan), **trainer)
         self.plan, self.folder, self.child = plan, folder, child
         self._trained: Any = trainer["model"]
         self.progress = Progress(**plan.ways())

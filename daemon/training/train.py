@@ -10,7 +10,6 @@ from operator import attrgetter
 from pathlib import Path
 
 import torch
-from bitsandbytes.optim.optimizer import GlobalOptimManager
 from tokenizers import Tokenizer
 
 from daemon.config import TrainingSettings
@@ -60,8 +59,6 @@ def train(job: Job, job_dir: Path, child: Child) -> None:
                 child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
             fit, num_out_of_memory = smaller, num_out_of_memory + 1
-        # Each optimizer enters the embedding in this one register, which would keep the old model alive.
-        GlobalOptimManager.get_instance().initialize()  # type: ignore[no-untyped-call]
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
@@ -136,7 +133,7 @@ def make_plan(job: Job, rows: Rows, micro_batch: int, *, flat: bool) -> Plan:
         warmup_steps=round(settings.warmup_share * num_steps),
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
-        optimizer="adamw_8bit",
+        optimizer="paged_adamw_8bit" if settings.paged_optimizer and job.device == "cuda" else "adamw_8bit",
         adam_beta2=0.999,
         checkpoint_interval_s=settings.checkpoint_interval_s,
         eval_every=max(1, min(settings.eval_interval_steps, num_steps // EVALS_PER_RUN)),
