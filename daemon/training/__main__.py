@@ -1,17 +1,19 @@
 """`python -m daemon.training VERB JOB_DIR`: one verb as a child. Files: daemon/job.py; pipe: child.py."""
 
-import importlib
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
 from daemon.job import DONE, FAILED, JOB, STOPPED, Job
+from daemon.training.ahead import making_ahead
 from daemon.training.child import Child, Stopped, error_file, open_child, save_failure
 from daemon.training.failures import classify
+from daemon.training.imports import import_verb
 from daemon.training.start import watch_start
 from monitoring.logs import setup_logging
 from schema import failpoints
@@ -81,44 +83,21 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
     failpoints.arm(os.environ, "tiny")
     if verb == "complete":  # short, and no reason to wait for a training
         child.phase("import")
-        import_libraries()
-        from daemon.training.complete import complete
-
-        complete(job_dir, child)
+        import_verb(verb)(job_dir, child)
         return
     job = Job.model_validate_json((job_dir / JOB).read_text())
     if verb == "train" and job.claimed_at is not None and os.environ.get("RANK", "0") == "0":
         watch_start(job.claimed_at, job_dir, child)
-    child.phase("import")
-    import_libraries()
-    from daemon.training.device import hold_device
-    from daemon.training.model import device_name
-    from daemon.training.tracking import track
+    with making_ahead(job_dir, child) if verb == "train" else contextlib.nullcontext() as take:
+        child.phase("import")
+        act = import_verb(verb)
+        from daemon.training.device import hold_device
+        from daemon.training.model import device_name
+        from daemon.training.tracking import track
 
-    act = getattr(importlib.import_module(f"daemon.training.{verb}"), verb)
-    with hold_device(job_dir.parents[1], device_name(job), child), track(verb, job, job_dir, child):
-        act(job, job_dir, child)
-
-
-def import_libraries() -> None:
-    """Import torch and bitsandbytes without torch's compiler, whose own import takes as long as theirs.
-
-    bitsandbytes hands four functions to torch.compile as it is imported: kernels for devices that have none of their
-    own. Neither the CPU's kernels nor CUDA's run them, and uncompiled they give the same.
-    """
-    import torch
-
-    compiler = torch.compile
-    torch.compile = _leave_uncompiled  # type: ignore[assignment]
-    try:
-        importlib.import_module("bitsandbytes")
-    finally:
-        torch.compile = compiler
-
-
-def _leave_uncompiled(function: Callable[..., Any] | None = None, **_options: Any) -> Callable[..., Any]:
-    """Stand for torch.compile, as a decorator with options and without."""
-    return function if function is not None else lambda decorated: decorated
+        ahead = {} if take is None else {"take": take}
+        with hold_device(job_dir.parents[1], device_name(job), child), track(verb, job, job_dir, child):
+            act(job, job_dir, child, **ahead)
 
 
 def set_environment(environment: MutableMapping[str, str], num_devices: int = 1) -> None:

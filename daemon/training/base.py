@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils import logging
 
 from daemon.config import TrainingSettings
-from daemon.samples import BaseError, describe_missing, find_file, load_tokenizer, words_of
+from daemon.samples import describe_missing, words_of
 from daemon.training.attention import SDPA, Attention
+from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
 from daemon.training.failures import classify
 from daemon.training.model import Model, compute_dtype, keep_trainable
@@ -102,23 +102,6 @@ def _read(job: Model, place: str, attention: Attention, **options: Any) -> tuple
     return model, loaded
 
 
-def load_base_tokenizer(job: Model) -> Tokenizer:
-    """Load the base's tokenizer; raise Failed(base_missing) as `load_base` would, only sooner."""
-    find_base_file(job, "config.json")
-    try:
-        return load_tokenizer(job.base, job.base_revision)
-    except BaseError as error:
-        raise _missing(error) from error
-
-
-def find_base_file(job: Model, filename: str) -> Path:
-    """Return a file of the base, fetched if need be; raise Failed(base_missing) where it is not to be had."""
-    try:
-        return find_file(job.base, filename, job.base_revision)
-    except BaseError as error:
-        raise _missing(error) from error
-
-
 def find_damage(folder: Path) -> str | None:
     """Return which file of weights in a folder cannot be read, and why; None where all can."""
     for file in sorted(folder.glob("*.safetensors")):
@@ -128,14 +111,6 @@ def find_damage(folder: Path) -> str | None:
         except (OSError, SafetensorError) as error:
             return f"{file} is damaged: {words_of(error)}"
     return None
-
-
-def _missing(error: BaseError) -> Failed:
-    """Return the failure; a disk that did not take the download is the disk's."""
-    cause = error.__cause__
-    if cause is not None and (failure := classify(cause)).reason != "exception":
-        return Failed(failure.reason, f"{error} ({failure.message})")
-    return Failed("base_missing", str(error))
 
 
 def _refuse(job: Model, detail: str) -> Failed:

@@ -11,7 +11,8 @@ from daemon.config import TrainingSettings
 from daemon.files import write_json
 from daemon.samples import Frames
 from daemon.samples.tokens import END_OF_TEXT, TURN_END
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
 from daemon.training.lora import load_adapters
 from daemon.training.model import prepare_device

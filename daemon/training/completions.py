@@ -11,8 +11,9 @@ from tokenizers import Tokenizer
 
 from daemon.samples import Sample
 from daemon.training.child import Child, Stopped
-from daemon.training.data import PackedRows, collate
+from daemon.training.data import collate
 from daemon.training.model import head, hidden_at_targets
+from daemon.training.rows import PackedRows
 
 log = logging.getLogger(__name__)
 # Each token costs a forward pass over all prompts: so they are the shortest, and together at most so long, but for the

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ from daemon.files import write_json
 from daemon.job import TEST, EvaluationResult, Item, ItemBits, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import build_samples_of, collate, pack_rows, read_items
+from daemon.training.data import collate
 from daemon.training.lora import load_adapters
 from daemon.training.loss import token_losses
 from daemon.training.model import compute_dtype, head, hidden_at_targets, prepare_device
-from sourcecode.fingerprints import stable_share
+from daemon.training.rows import build_samples_of, choose_pieces, pack_rows, read_items
 
 
 def evaluate(job: Job, job_dir: Path, child: Child) -> None:
@@ -45,16 +45,6 @@ def evaluate(job: Job, job_dir: Path, child: Child) -> None:
             bits[name] = sum_bits(model, samples, job, child, flat=attention.flat)
     result = EvaluationResult(items=collect(items, samples, bits), seconds=round(time.monotonic() - started, 3))
     write_json(job_dir / "evaluation.json", result.model_dump())
-
-
-def choose_pieces(samples: Iterable[Sample], most: int) -> list[Sample]:
-    """Return at most so many samples of each item, by hash: the same ones in every round."""
-    by_item: dict[int, list[tuple[float, Sample]]] = defaultdict(list)
-    for sample in samples:
-        pieces = by_item[sample.item_id]
-        pieces.append((stable_share(f"{sample.item_id}:{len(pieces)}"), sample))
-    chosen = (sorted(pieces, key=lambda piece: piece[0])[:most] for pieces in by_item.values())
-    return [sample for pieces in chosen for _, sample in pieces]
 
 
 @contextlib.contextmanager

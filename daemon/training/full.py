@@ -13,15 +13,16 @@ from daemon.job import MEMBERS, Job
 from daemon.samples import load_tokenizer, train_tokenizer
 from daemon.training.architectures import make_model, save_base, switch_off_dropout
 from daemon.training.attention import Attention, choose_attention
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.board import open_board
 from daemon.training.child import Child, Failed
-from daemon.training.data import read_items
 from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.ranks import rank
 from daemon.training.report import save_result
+from daemon.training.rows import read_items
 from daemon.training.stream import Place, StreamedRows
 from daemon.training.train import CHECKPOINTS, make_plan
 from daemon.training.trainer import PackedTrainer

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daemon.job import Job
-from daemon.training.base import find_base_file
+from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
 from daemon.training.model import keep_trainable
 from daemon.training.principal import begin_principal

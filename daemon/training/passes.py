@@ -13,7 +13,7 @@ from daemon.job import Job
 from daemon.memory import usable_bytes
 from daemon.samples import describe_missing
 from daemon.shapes import Shape
-from daemon.training.base import find_base_file
+from daemon.training.base_files import find_base_file
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Failed
 from daemon.training.model import decoder

@@ -13,12 +13,14 @@ from daemon.files import write_json
 from daemon.job import MEMBERS, Job
 from daemon.rates import Point, has_diverged, rate_of, smooth
 from daemon.training.attention import choose_attention
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import PackedRows, read_items
 from daemon.training.lora import attach_adapter
+from daemon.training.material import make_rows
 from daemon.training.model import compute_dtype, prepare_device
-from daemon.training.train import CHECKPOINTS, make_plan, make_rows
+from daemon.training.rows import PackedRows, read_items
+from daemon.training.train import CHECKPOINTS, make_plan
 from daemon.training.trainer import PackedTrainer
 
 POINTS = "points.json"

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from daemon.files import digest_folder, write_json
 from daemon.job import Job, Result
 from daemon.samples import tokenizer_digest
-from daemon.training.data import Rows
 from daemon.training.progress import Plan, Progress
+from daemon.training.rows import Rows
 from daemon.training.start import read_start
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "tokenizers")

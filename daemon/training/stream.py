@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from daemon.config import SampleSettings
 from daemon.samples import plain_samples
 from daemon.training.child import Failed
-from daemon.training.data import Row, name_of, pack_rows, read_items_from
 from daemon.training.failures import blaming
+from daemon.training.rows import Row, name_of, pack_rows, read_items_from
 
 BUFFER_ROWS = 512  # packed and shuffled together: enough to fill rows to 98 %, few enough to hold
 

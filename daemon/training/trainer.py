@@ -20,7 +20,7 @@ from daemon.training.arguments import make_arguments
 from daemon.training.checkpointed import CheckpointedTrainer
 from daemon.training.child import Child, Failed, Stopped
 from daemon.training.completions import Completions
-from daemon.training.data import Batch, PackedRows, Row, Rows, collate, fill_up, names_of
+from daemon.training.data import Batch, collate
 from daemon.training.failures import OutOfMemory, blaming, raise_if_out_of_memory
 from daemon.training.lora import restore_state, trainable_state
 from daemon.training.loss import sum_losses
@@ -28,6 +28,7 @@ from daemon.training.model import head, hidden_at_targets
 from daemon.training.prefetch import Prefetch
 from daemon.training.progress import Plan, Progress
 from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
+from daemon.training.rows import PackedRows, Row, Rows, fill_up, names_of
 from daemon.training.schedule import rate_share, tokens_per_second
 from daemon.training.stopping import check_is_number, check_spike, judge, smooth
 from daemon.training.validation import measure

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from daemon.training.child import Child
-from daemon.training.data import Batch, PackedRows, collate
+from daemon.training.data import Batch, collate
 from daemon.training.loss import token_losses
 from daemon.training.model import head, hidden_at_targets
 from daemon.training.progress import Plan
 from daemon.training.ranks import add_up, num_ranks, rank
+from daemon.training.rows import PackedRows
 
 
 @torch.no_grad()

@@ -11,11 +11,12 @@ from typing import Any
 from daemon.config import TrainingSettings
 from daemon.files import write_lines
 from daemon.job import JOB, MEMBERS, Event, Item, Job, Result
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import build_samples_of
 from daemon.training.evaluate import sum_bits
 from daemon.training.pretrain import pretrain
+from daemon.training.rows import build_samples_of
 from ingest.folders import Folder
 from ingest.judge import judge_file
 from sourcecode.fingerprints import stable_share

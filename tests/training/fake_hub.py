@@ -116,7 +116,8 @@ def load_each(job_dir: Path, bases: list[str]) -> dict[str, dict[str, object]]:
     from huggingface_hub.utils import _http
 
     from daemon.job import Job
-    from daemon.training.base import load_base, load_base_tokenizer
+    from daemon.training.base import load_base
+    from daemon.training.base_files import load_base_tokenizer
     from daemon.training.child import Failed
     from daemon.training.failures import classify
 

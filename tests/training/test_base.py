@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from daemon.job import Job, Result
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Failed
 from tests.training.fake_hub import ANSWERS, COMMIT, Handler, Hub, LoginPage, serving
 

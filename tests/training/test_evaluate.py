@@ -10,11 +10,12 @@ import torch
 
 from daemon.job import TEST, EvaluationResult, Job
 from daemon.samples import evaluation_samples
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Failed
-from daemon.training.data import read_items
 from daemon.training.evaluate import evaluate
 from daemon.training.lora import load_adapters
+from daemon.training.rows import read_items
 from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]

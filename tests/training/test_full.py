@@ -17,7 +17,7 @@ from daemon.training import range_test as range_module
 from daemon.training import stream as stream_module
 from daemon.training.architectures import make_model
 from daemon.training.attention import DOCUMENTS, SDPA, Attention, choose_attention
-from daemon.training.base import load_base_tokenizer
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Failed, Stopped
 from daemon.training.data import collate
 from daemon.training.full import full

@@ -15,11 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from daemon.job import Job
-from daemon.training.base import load_base, load_base_tokenizer
-from daemon.training.data import build_samples_of, collate, pack_rows, read_items
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
+from daemon.training.data import collate
 from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
 from daemon.training.model import head, hidden_at_targets
+from daemon.training.rows import build_samples_of, pack_rows, read_items
 
 MakeJob = Callable[..., tuple[Job, Path]]
 WEIGHTS, MANIFEST = "model.safetensors", "manifest.json"

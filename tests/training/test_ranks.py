@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from daemon.job import Failure, Job
-from daemon.training.data import collate, fill_up, pack_rows
+from daemon.training.data import collate
+from daemon.training.rows import fill_up, pack_rows
 from daemon.training.train import train
 from tests.training.test_child import events_of, started
 from tests.training.test_rows import SAMPLES

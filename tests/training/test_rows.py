@@ -15,9 +15,10 @@ from daemon.samples import Sample
 from daemon.training.attention import SDPA, Attention, choose_attention, wrap_varlen
 from daemon.training.base import load_base
 from daemon.training.child import Failed
-from daemon.training.data import PackedRows, collate, pack_rows, read_items
+from daemon.training.data import collate
 from daemon.training.lora import attach_adapter
 from daemon.training.model import head, hidden_at_targets
+from daemon.training.rows import PackedRows, pack_rows, read_items
 
 
 def make_sample(length: int, prompt: int, seed: int) -> Sample:

@@ -14,7 +14,7 @@ from daemon.training.train import train
 MakeJob = Callable[..., tuple[Job, Path]]
 LOADS = """
 import sys
-from daemon.training.__main__ import import_libraries
+from daemon.training.imports import import_libraries
 import_libraries()
 import bitsandbytes, torch
 assert torch.compile.__module__ == "torch"

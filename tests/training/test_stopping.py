@@ -7,8 +7,8 @@ import pytest
 
 from daemon.config import TrainingSettings
 from daemon.job import Job
-from daemon.training.data import PackedRows
 from daemon.training.progress import Plan, Progress
+from daemon.training.rows import PackedRows
 from daemon.training.stopping import judge
 from daemon.training.train import make_plan
 

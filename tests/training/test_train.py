@@ -17,11 +17,12 @@ from daemon.job import Failure, Job, Result
 from daemon.training import trainer as trainer_module
 from daemon.training import validation as validation_module
 from daemon.training.__main__ import set_environment
-from daemon.training.base import load_base_tokenizer
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child, Failed, Stopped
-from daemon.training.data import read_items
+from daemon.training.material import choose_validation, make_rows
+from daemon.training.rows import read_items
 from daemon.training.schedule import is_spike, rate_share, tokens_per_second
-from daemon.training.train import choose_validation, make_plan, make_rows, train
+from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -256,8 +257,7 @@ def test_a_long_file_gives_the_validation_two_pieces_at_most(make_job: MakeJob) 
     long = "\n\n".join(item.content for item in items * 5)
     first = items[0].model_copy(update={"content": long, "sha256": "0" * 64})  # by hash it comes first
     rows, _ = make_rows(read_items(job_dir / "members.jsonl"), tokenizer, job, Child(lambda _: None))
-    plan = make_plan(job, rows, 4, flat=False)
-    chosen = choose_validation([first, *items[1:]], tokenizer, job.settings, rows.num_tokens, plan)
+    chosen = choose_validation([first, *items[1:]], tokenizer, job.settings, rows.num_tokens, 2)
     assert chosen is not None
     pieces = Counter(sample.item_id for row in chosen.rows for sample in row)
     assert pieces[first.item_id] == 2

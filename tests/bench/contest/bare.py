@@ -9,14 +9,17 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from daemon.job import MEMBERS
 from daemon.training.attention import choose_attention
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import collate, read_items
+from daemon.training.data import collate
 from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
+from daemon.training.material import make_rows
 from daemon.training.model import head, hidden_at_targets, prepare_device
+from daemon.training.rows import read_items
 from daemon.training.schedule import rate_share
-from daemon.training.train import make_plan, make_rows
+from daemon.training.train import make_plan
 from tests.bench.contest.stage import OURS, read_job
 from tests.bench.contest.turns import Turns
 

@@ -17,14 +17,16 @@ from daemon.job import MEMBERS, Job
 from daemon.samples import Sample
 from daemon.shapes import Shape, local_shape
 from daemon.training.attention import Attention, choose_attention
-from daemon.training.base import load_base, load_base_tokenizer
+from daemon.training.base import load_base
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import PackedRows, build_samples_of, collate, pack_rows, read_items
+from daemon.training.data import collate
 from daemon.training.evaluate import using
 from daemon.training.lora import attach_adapter, load_adapters
 from daemon.training.loss import sum_losses, token_losses
+from daemon.training.material import make_rows
 from daemon.training.model import head, hidden_at_targets, prepare_device
-from daemon.training.train import make_rows
+from daemon.training.rows import PackedRows, build_samples_of, pack_rows, read_items
 from tests.bench.contest.flops import FORMULAS
 from tests.bench.contest.stage import HELD_OUT, OURS, read_job
 

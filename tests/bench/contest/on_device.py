@@ -18,10 +18,10 @@ from daemon.job import Event, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
 from daemon.training.child import Child
-from daemon.training.data import PackedRows
 from daemon.training.lora import attach_adapter
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.passes import checkpoint_layers, choose_pass
+from daemon.training.rows import PackedRows
 from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
 from tests.bench.contest.random_base import build_base

@@ -16,7 +16,7 @@ from typing import Any
 from daemon.config import TrainingSettings
 from daemon.job import MEMBERS, Result
 from daemon.shapes import local_shape
-from daemon.training.data import read_items
+from daemon.training.rows import read_items
 from daemon.training.trainer import PackedTrainer
 from tests.bench.contest.child import compete
 from tests.bench.contest.flops import model_flops
