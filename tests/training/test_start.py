@@ -13,12 +13,13 @@ from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]
 LOADS = """
-import sys
-from daemon.training.imports import import_libraries
-import_libraries()
+import gc, sys
+from daemon.training.imports import import_verb
+import_verb("train")
 import bitsandbytes, torch
 assert torch.compile.__module__ == "torch"
-print("torch._inductor.compile_fx" in sys.modules)
+assert gc.isenabled()
+print("torch._inductor.compile_fx" in sys.modules, sys.modules["datasets"])
 """
 
 
@@ -45,6 +46,6 @@ def test_a_child_that_goes_on_with_a_run_changes_nothing_of_it(make_job: MakeJob
     assert Result.model_validate_json((job_dir / "result.json").read_text()).start_s == {"first_step": 4.5}
 
 
-def test_the_libraries_come_without_the_compiler() -> None:
+def test_the_libraries_come_without_the_compiler_and_without_others_data_sets() -> None:
     told = subprocess.run([sys.executable, "-c", LOADS], check=True, capture_output=True, text=True)
-    assert told.stdout == "False\n"
+    assert told.stdout == "False None\n"
