@@ -16,6 +16,7 @@ from daemon.training.ahead import making_ahead
 from daemon.training.child import Failed, Stopped
 from daemon.training.material import Material, make_material
 from daemon.training.rows import PackedRows
+from tests.waiting import wait_for
 
 MakeJob = Callable[..., tuple[Job, Path]]
 
@@ -42,6 +43,11 @@ def processes_on(job_dir: Path) -> list[int]:
             if str(job_dir).encode() in file.read_bytes().split(b"\0"):
                 found.append(int(file.parent.name))
     return found
+
+
+def ignores(process: int, number: signal.Signals) -> bool:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return bool(int(status["SigIgn"], 16) >> (number - 1) & 1)
 
 
 def make_both(job: Job, job_dir: Path, recorder: Any) -> list[tuple[Material | Failed, list[Any]]]:
@@ -93,22 +99,19 @@ def test_a_process_that_is_killed_fails_the_run(make_job: MakeJob, recorder: Any
     _, job_dir = make_job(2)
     make_it_wait(job_dir)
     with making_ahead(job_dir, recorder()) as take:
-        (process,) = processes_on(job_dir)
+        (process,) = wait_for(lambda: processes_on(job_dir))
         os.kill(process, signal.SIGKILL)
         with pytest.raises(Failed, match="ended with status -9"):
             take()
 
 
-def test_it_ends_when_its_parent_does_and_not_by_the_signals_of_the_group(make_job: MakeJob) -> None:
+def test_it_ends_when_its_parent_does_and_not_by_a_signal_to_the_group(make_job: MakeJob) -> None:
     _, job_dir = make_job(2)
     make_it_wait(job_dir)
     command = [sys.executable, "-m", "daemon.training.ahead", str(job_dir)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        # Once the writer has been let in, it works: it ignores the signals from its beginning on.
-        writer = (job_dir / MEMBERS).open("wb")
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
         assert process.stdin is not None
+        wait_for(lambda: ignores(process.pid, signal.SIGTERM), "ignoring a signal")
+        process.send_signal(signal.SIGTERM)
         process.stdin.close()
         assert process.wait() == 1
-        writer.close()
