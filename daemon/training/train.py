@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
 
 from daemon.fitting import Fit, find_smaller
 from daemon.job import Job
