@@ -10,11 +10,12 @@ from bitsandbytes.optim import AdamW8bit as Theirs
 from torch import Tensor, nn
 
 from daemon.job import Job
-from daemon.training.base import load_base_tokenizer
+from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
-from daemon.training.data import read_items
+from daemon.training.material import make_rows
 from daemon.training.optimizer import AdamW8bit
-from daemon.training.train import make_plan, make_rows
+from daemon.training.rows import read_items
+from daemon.training.train import make_plan
 
 SIZES = [(64, 128), (8, 8)]  # states of 8 bits, and of 32
 MakeJob = Callable[..., tuple[Job, Path]]
