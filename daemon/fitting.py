@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.config import TrainingSettings
-from daemon.memory import Memory, Pass, estimate_memory
+from daemon.memory import Memory, Pass, estimate_memory, usable_bytes
 from daemon.shapes import Shape
 
 # To unpack a 4-bit weight moves 2.5 bytes; a card that makes 184 operations in the time of one byte (H200: 790e12 a
@@ -18,6 +18,7 @@ from daemon.shapes import Shape
 _UNPACK_FLOPS = 460
 # What memory ran out with was foreseen wrongly by no one knows how much: the next pass keeps at most so much of it.
 _SMALLER = 0.75
+_GIB = 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,26 @@ def find_change(
             if find_fit(shape, settings.model_copy(update=change), device, attention, limit):
                 return {name: value for name, value in change.items() if value != getattr(settings, name)}
     return None
+
+
+def find_misfit(shape: Shape, settings: TrainingSettings, device: str, memory_bytes: int) -> str:
+    """Return why no run can fit a device, and what to set; empty where the smallest way takes at most all its memory.
+
+    All of it, not what a run may plan with, nor what is free at this moment: what might work is tried.
+    """
+    least = find_smallest(shape, settings, device, likely_attention(settings, device)).memory.total
+    return describe_misfit(shape, settings, device, memory_bytes) if least > memory_bytes else ""
+
+
+def describe_misfit(shape: Shape, settings: TrainingSettings, device: str, memory_bytes: int) -> str:
+    """Return why a run does not fit a device of that memory, and what to set."""
+    attention, limit = likely_attention(settings, device), usable_bytes(memory_bytes, device, settings)
+    least = find_smallest(shape, settings, device, attention).memory.total
+    change = find_change(shape, settings, device, attention, limit)
+    fix = "take a smaller CODELUPE_BASE_MODEL or a profile of a larger card"
+    if change:
+        fix = "set " + " ".join(f"CODELUPE_{name.upper()}={value}" for name, value in change.items())
+    return f"needs {least / _GIB:.1f} GiB, {limit / _GIB:.1f} can be used on this {device}: {fix}"
 
 
 def likely_attention(settings: TrainingSettings, device: str) -> str:

@@ -103,6 +103,13 @@ class Live:
                 failures_in_a_row=self.num_failures,
             )
 
+    @property
+    def misfit(self) -> str | None:
+        """Why no run can fit the device, where that is what the line waits for."""
+        if self.facts is None or self.decision != ("wait", "does_not_fit"):
+            return None
+        return self.facts.misfit
+
     def goes_on(self) -> None:
         """The open run waits no more, neither for the operator nor for its device."""
         with self._lock:

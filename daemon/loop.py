@@ -29,7 +29,7 @@ from schema.sizes import fetch_sizes
 
 log = logging.getLogger(__name__)
 _MOST_ERRORS = 3
-_FINAL_WAITS = ("too_few_rows", "too_few_held_out")
+_FINAL_WAITS = ("too_few_rows", "too_few_held_out", "does_not_fit")
 T = TypeVar("T")
 
 

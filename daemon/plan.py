@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from daemon.config import DaemonSettings
-from daemon.fitting import Fit, find_change, find_fit, find_smallest, likely_attention
+from daemon.fitting import Fit, describe_misfit, find_fit, find_smallest, likely_attention
 from daemon.memory import Memory, usable_bytes
 from daemon.shapes import Shape
 
@@ -204,17 +204,6 @@ def _choose(shape: Shape, facts: PlanFacts, settings: DaemonSettings, limit: int
     attention = likely_attention(settings, facts.device)
     found = find_fit(shape, settings, facts.device, attention, limit)
     return found or find_smallest(shape, settings, facts.device, attention)
-
-
-def describe_misfit(shape: Shape, settings: DaemonSettings, device: str, memory_bytes: int) -> str:
-    """Return why a run does not fit a device of that memory, and what to set."""
-    attention, limit = likely_attention(settings, device), usable_bytes(memory_bytes, device, settings)
-    least = find_smallest(shape, settings, device, attention).memory.total
-    change = find_change(shape, settings, device, attention, limit)
-    fix = "take a smaller CODELUPE_BASE_MODEL or a profile of a larger card"
-    if change:
-        fix = "set " + " ".join(f"CODELUPE_{name.upper()}={value}" for name, value in change.items())
-    return f"needs {least / _GIB:.1f} GiB, {limit / _GIB:.1f} can be used on this {device}: {fix}"
 
 
 def _predict_seconds(

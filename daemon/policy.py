@@ -25,6 +25,8 @@ class Facts:
     """Whether sources are still queued or being read."""
     retry_in_s: float
     """Seconds of back-off left after a failed run."""
+    misfit: str = ""
+    """Why no run can fit the memory of the device, and what to set, in words; empty: one may."""
     num_suspects: int = 0
     """Rows among which the one is that makes runs fail: half of them are tried before anything else is trained on."""
     local_time: str = ""
@@ -118,6 +120,9 @@ def _decide_at_any_hour(facts: Facts) -> Decision:
     """Decide; the first rule that applies wins, so that the reason names what to change first."""
     if facts.paused:
         return Decision("wait", "paused")
+    if facts.misfit:
+        # Before what rows and time would change: this takes another setting, whatever comes.
+        return Decision("wait", "does_not_fit")
     if facts.retry_in_s > 0 and not facts.requested:
         return Decision("wait", "backing_off")
     if facts.num_suspects > 0:

@@ -121,7 +121,7 @@ def find_shape(settings: TrainingSettings) -> Shape | None:
     if config.is_file():
         try:
             return Shape.from_config(config)
-        except KeyError:  # another family: the forecast says that it does not know it
+        except (KeyError, TypeError, ValueError):  # of another family, or damaged: who loads it says so
             return None
     parts = name.split("/")[-1].split("-")
     return next((shape for size, shape in SHAPES.items() if parts[0] == "Qwen2.5" and size in parts), None)

@@ -70,6 +70,7 @@ class Reporter:
             paused=live.decision == ("wait", "paused"),
             lease_held=live.leading,
             step_failing=live.step_error is not None,
+            does_not_fit=live.misfit is not None,
             settings_refused=live.settings_error is not None,
         )
 
@@ -80,6 +81,7 @@ class Reporter:
             "database": live.database_error,
             "step": live.step_error,
             "settings": live.settings_error,
+            "memory": live.misfit,
             "version": live.damage,
             "last_failure": live.last_failure,
         }

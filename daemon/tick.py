@@ -2,15 +2,18 @@
 
 import logging
 import uuid
+from dataclasses import replace
 
 from daemon import policy
 from daemon.adjust import say_changes, take_changes
 from daemon.context import Context, Led
 from daemon.facts import gather_facts, limits_of
 from daemon.failures import describe_failure, skip_probe
+from daemon.fitting import find_misfit
 from daemon.policy import Decision
 from daemon.reconcile import reconcile, show_line
 from daemon.rounds import advance, cancel, sweep_jobs, wait
+from daemon.shapes import find_shape
 from monitoring.logs import log_ids
 from schema import failpoints
 from schema.decisions import record_decision
@@ -94,12 +97,12 @@ def _stand_by(ctx: Context, line: Line) -> bool:
 def _start_run(led: Led, line: Line) -> bool:
     ctx, settings = led.ctx, led.ctx.settings
     with ctx.engine.begin() as conn:
-        facts = gather_facts(conn, line, settings)
+        facts = replace(gather_facts(conn, line, settings), misfit=_find_misfit(ctx))
         decision = policy.decide(facts)
         inputs = facts.as_inputs() | ({"missing": decision.missing} if decision.missing else {})
         inputs |= {"changed_at_run_time": say_changes(ctx)} if ctx.changed else {}
         record_decision(conn, line.id, verdict=decision.verdict, reason=decision.reason, inputs=inputs)
-    ctx.live.decided(decision.verdict, decision.reason, facts, missing=decision.missing)
+    ctx.live.decided(decision.verdict, decision.reason, facts, missing=decision.missing or facts.misfit)
     if decision.verdict == "wait":
         return False
     run = _claim(led, line, decision, num_needed=policy.num_needed(facts))
@@ -114,6 +117,12 @@ def _start_run(led: Led, line: Line) -> bool:
         extra={"event": "run_claimed", "line": line.name, "run": run.number, "reason": decision.reason},
     )
     return True
+
+
+def _find_misfit(ctx: Context) -> str:
+    """Return why no run can fit the device; empty where one may, or where the size of the base is not known."""
+    shape = find_shape(ctx.settings)
+    return "" if shape is None else find_misfit(shape, ctx.settings, ctx.device.kind, ctx.device.memory_bytes)
 
 
 def _claim(led: Led, line: Line, decision: Decision, *, num_needed: int) -> Run | None:

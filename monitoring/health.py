@@ -37,6 +37,8 @@ class Facts:
     """The folder that the last work found no space in."""
     step_failing: bool = False
     """Whether the last step broke off with an error and waits for another try."""
+    does_not_fit: bool = False
+    """Whether no run starts because none can fit the memory of the device."""
     settings_refused: bool = False
     """Whether what was changed of the settings at run time does not fit the configuration, and is not in force."""
 
@@ -89,6 +91,7 @@ def _rules(facts: Facts) -> list[tuple[bool, Status, str]]:
         (facts.full_disk != "", "degraded", f"disk_full: {facts.full_disk}"),
         (facts.step_failing, "degraded", "step_failing"),
         (facts.settings_refused, "degraded", "settings_refused"),
+        (facts.does_not_fit, "degraded", "does_not_fit"),
         (facts.rows_unaccounted > 0, "degraded", "rows_unaccounted"),
         (facts.trains and has_version and not facts.version_verified, "degraded", "version_unverified"),
         (facts.failures_in_a_row >= MAX_FAILURES_IN_A_ROW, "degraded", "runs_failing"),

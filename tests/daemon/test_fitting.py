@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from daemon.config import DaemonSettings, settings_of
-from daemon.fitting import Fit, find_fit, find_smaller, find_ways, halve, make_fit
+from daemon.fitting import Fit, find_fit, find_misfit, find_smaller, find_smallest, find_ways, halve, make_fit
 from daemon.memory import Memory, Pass, estimate_memory, layer_bytes, profile_memory_bytes, usable_bytes
 from daemon.profiles import PROFILES
 from daemon.shapes import SHAPES, find_shape
@@ -142,3 +142,27 @@ def test_a_run_plans_with_what_it_is_given(device, gib, share):
 @pytest.mark.parametrize(("before", "now"), [(True, "all"), (False, 0)])
 def test_a_run_of_an_older_version_goes_on_as_it_was(before, now):
     assert settings_of({"recompute": before}).checkpointed_layers == now
+
+
+def test_only_what_exceeds_all_memory_of_the_device_is_a_misfit_and_it_says_what_to_set():
+    settings = SEED.model_copy(update={"checkpointed_layers": 0, "memory_gib": 1})
+    least = find_smallest(SHAPES["14B"], settings, "cuda", "varlen").memory.total
+
+    assert find_misfit(SHAPES["14B"], settings, "cuda", least) == ""
+    words = find_misfit(SHAPES["14B"], settings.model_copy(update={"memory_gib": None}), "cuda", least - 1)
+    assert "CODELUPE_CHECKPOINTED_LAYERS=auto" in words
+    assert f"needs {least / GIB:.1f} GiB" in words
+
+
+@pytest.mark.parametrize(("profile", "gib"), [("tiny", 2), ("small", 8)])
+def test_a_small_machine_without_a_gpu_is_no_misfit(profile, gib):
+    settings = DaemonSettings(**PROFILES[profile]["daemon"])
+
+    assert find_misfit(find_shape(settings), settings, "cpu", gib * GIB) == ""
+
+
+@pytest.mark.parametrize("content", ['{"num_attention_heads": 2}', '{"hidden_size', "[]"])
+def test_a_base_whose_config_tells_no_size_has_no_shape(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+
+    assert find_shape(DaemonSettings(base_model=str(tmp_path))) is None

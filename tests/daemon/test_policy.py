@@ -21,6 +21,8 @@ READY = Facts(
     retry_in_s=0.0,
 )
 OUTSIDE = ("wait", "outside_window")
+TOO_LARGE = ("wait", "does_not_fit")
+MISFIT = {"misfit": "needs 20.0 GiB, 15.2 can be used on this cuda: take a smaller CODELUPE_BASE_MODEL"}
 AGED = {"num_fresh": 10, "oldest_hours": 48.0, "max_age_hours": 48.0, "max_age_rows": 10}
 MANY_ROUNDS = {"num_rounds": 8, "consolidate_every": 8}
 REGRESSED = {"num_rounds": 1, "consolidate_every": 8, "regression": 0.03, "consolidate_regression": 0.03}
@@ -40,6 +42,15 @@ CHANGED = {"num_fresh": 1, "watched_files": 5, "watch_files": 5}
         ({"retry_in_s": 5.0, "requested": True}, "train", "requested"),
         ({"num_test_units": 7}, "wait", "too_few_held_out"),
         ({"num_test_units": None}, "wait", "too_few_held_out"),
+        # What fits no device waits for another setting: neither rows nor time nor a request would help.
+        (MISFIT, *TOO_LARGE),
+        (MISFIT | {"requested": True}, *TOO_LARGE),
+        (MISFIT | {"num_fresh": 0}, *TOO_LARGE),
+        (MISFIT | {"retry_in_s": 5.0}, *TOO_LARGE),
+        (MISFIT | {"num_suspects": 1}, *TOO_LARGE),
+        (MISFIT | {"needs_base": True}, *TOO_LARGE),
+        (MISFIT | {"in_window": False}, *TOO_LARGE),
+        (MISFIT | {"paused": True}, "wait", "paused"),
         # A row that makes runs fail is sought before anything else is trained on, however few rows there are.
         ({"num_suspects": 1}, "train", "bisecting"),
         ({"num_suspects": 1, "num_fresh": 0, "num_test_units": None}, "train", "bisecting"),

@@ -6,9 +6,11 @@ import pytest
 import sqlalchemy as sa
 from pydantic import ValidationError
 
+import codelupe
 from daemon.config import DaemonSettings
 from daemon.leadership import Leadership
 from daemon.loop import ExitCode, Loop
+from daemon.status import Reporter
 from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
 from schema.audit import audit
@@ -38,6 +40,30 @@ def line_of(engine):
 def last_run(engine):
     with engine.connect() as conn:
         return fetch_runs(conn, fetch_line(conn, "micro").id, limit=1)[0]
+
+
+def test_what_fits_no_device_claims_nothing_and_runs_open_once_it_is_set_as_the_reason_says(
+    make_context, settings, engine, rows
+):
+    changes = {"base_model": "Qwen/Qwen2.5-Coder-7B", "lora_rank": 512, "lora_alpha": 512}
+    ctx = make_context(settings.model_copy(update=changes))
+    reporter = Reporter(ctx, codelupe.Settings())
+    rows()
+
+    assert [tick(ctx), tick(ctx)] == [False, False]
+
+    health = reporter.health()
+    assert (health["status"], "does_not_fit" in health["reasons"]) == ("degraded", True)
+    assert "12.8 can be used on this cpu: set CODELUPE_LORA_RANK=64" in health["details"]["memory"]
+    with engine.connect() as conn:
+        (decision,) = fetch_decisions(conn, line_of(engine).id, limit=9)
+        assert (fetch_open_run(conn, line_of(engine).id), audit(conn).by_state["pending"]) == (None, 40)
+    assert (decision["reason"], decision["repeated"]) == ("does_not_fit", 2)
+    assert decision["inputs"]["misfit"] == health["details"]["memory"]
+    ctx.leadership.give_back()
+    mended = make_context(settings.model_copy(update=changes | {"lora_rank": 64}), "mended")
+    assert tick(mended)
+    assert "does_not_fit" not in Reporter(mended, codelupe.Settings()).health()["reasons"]
 
 
 def test_a_run_that_is_open_waits_while_the_line_is_paused(ctx, engine, rows):

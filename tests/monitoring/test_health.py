@@ -18,6 +18,7 @@ WELL = {"database_up": True, "silent_s": 1.0, "max_silent_s": 60.0, "current_ver
         ({"failures_in_a_row": 2}, "ok", [], True),
         ({"failures_in_a_row": 3}, "degraded", ["runs_failing"], True),
         ({"step_failing": True}, "degraded", ["step_failing"], True),
+        ({"does_not_fit": True}, "degraded", ["does_not_fit"], True),
         ({"settings_refused": True}, "degraded", ["settings_refused"], True),
         ({"rows_unaccounted": 1}, "degraded", ["rows_unaccounted"], True),
         ({"silent_s": 61.0}, "down", ["loop_silent"], False),
