@@ -33,8 +33,8 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Name on the hub, or a folder, of the base model. `tiny` makes its own: `local:tiny`."""
     base_revision: str | None = None
     """Commit of the base model on the hub; unset: what is there, and it is recorded."""
-    quantisation: Literal["nf4", "none"] = "nf4"
-    """Storage of the frozen base: 4-bit NF4 with double quantisation, or as it is."""
+    quantisation: Literal["nf4", "fp8", "none"] = "nf4"
+    """Storage of the frozen base: NF4 (4 bits); fp8, nearer to its own weights, for a card with the room; as it is."""
     compute_dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Arithmetic of the forward and backward pass; float16 is for GPUs older than Ampere, with scaled gradients."""
     learning_rate: float = Field(5e-5, gt=0)

@@ -2,7 +2,7 @@
 
 A step of the optimizer stays what the settings say: `micro_batch` x `accumulation` sequences, whatever the passes it is
 made of. Recomputing fewer layers saves arithmetic and takes memory; fewer sequences per pass save memory, and a base in
-4 bits is unpacked once more for each pass.
+4 or 8 bits is unpacked once more for each pass.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from daemon.config import TrainingSettings
 from daemon.memory import Memory, Pass, estimate_memory, usable_bytes
 from daemon.shapes import Shape
 
-# To unpack a 4-bit weight moves 2.5 bytes; a card that makes 184 operations in the time of one byte (H200: 790e12 a
-# second beside 4.3e12) could have made so many instead.
-_UNPACK_FLOPS = 460
+# To unpack a 4-bit weight moves 2.5 bytes, one of 8 bits 7 (it is cast, then scaled in place); a card that makes 184
+# operations in the time of one byte (H200: 790e12 a second beside 4.3e12) could have made so many instead.
+_UNPACK_FLOPS = {"nf4": 460, "fp8": 1288, "none": 0}
 # What memory ran out with was foreseen wrongly by no one knows how much: the next pass keeps at most so much of it.
 _SMALLER = 0.75
 _GIB = 2**30
@@ -83,8 +83,8 @@ def make_fit(
     one_pass = Pass(micro_batch, settings.sequence_tokens, checkpointed_layers, attention)
     recomputed = checkpointed_layers / shape.num_layers
     flops = shape.lora_flops(settings.adapter_rank, settings.sequence_tokens / 2, recomputed=recomputed)
-    if settings.quantisation == "nf4":
-        flops += (2 + recomputed) * shape.num_linear * _UNPACK_FLOPS / one_pass.num_tokens
+    unpack = _UNPACK_FLOPS[settings.quantisation]
+    flops += (2 + recomputed) * shape.num_linear * unpack / one_pass.num_tokens
     return Fit(
         micro_batch=micro_batch,
         checkpointed_layers=checkpointed_layers,

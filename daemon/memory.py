@@ -85,6 +85,8 @@ def weight_bytes(shape: Shape, settings: TrainingSettings) -> int:
     element = element_bytes(settings)
     if settings.quantisation == "nf4":
         projections = shape.num_layers * sum(_nf4_bytes(wide * high) for wide, high in shape.projections)
+    elif settings.quantisation == "fp8":
+        projections = shape.num_layers * sum(wide * high + high * element for wide, high in shape.projections)
     else:
         projections = shape.num_linear * element
     return projections + (shape.num_embedding + shape.num_small) * element
@@ -170,7 +172,7 @@ def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> 
     element = element_bytes(settings)
     given_back = shape.hidden * (_FP32 + element)
     gradients = one_pass.num_tokens * ((3 * shape.intermediate + 2 * shape.hidden) * element - given_back)
-    unpacked = shape.hidden * shape.intermediate * element if settings.quantisation == "nf4" else 0
+    unpacked = shape.hidden * shape.intermediate * element if settings.quantisation != "none" else 0
     again = 0
     if one_pass.checkpointed_layers >= shape.num_layers:
         again = sum(layer_bytes(shape, settings, one_pass).values())

@@ -1,5 +1,6 @@
 """The frozen base from its files: found, checked, loaded once as the settings store it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,27 @@ from daemon.samples import describe_missing, words_of
 from daemon.training.attention import SDPA, Attention
 from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
+from daemon.training.data import Row
 from daemon.training.failures import classify
+from daemon.training.fp8 import store_in_fp8
 from daemon.training.model import Model, compute_dtype, keep_trainable
 from daemon.training.quantised import Note, find_quantised, ignore, name_key, save_quantised, set_aside
 from daemon.training.ranks import rank
 
 
-def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore) -> Any:
+def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore, check_on: Sequence[Row] = ()) -> Any:
     """Load the base model, frozen and quantised as the settings say; its config's `_commit_hash` is the hub's commit.
 
-    With a folder for them (`base_cache`), the quantised form is kept there and loaded the next time: the same bits.
+    With a folder for them (`base_cache`), the 4-bit form is kept there and loaded the next time: the same bits. FP8 is
+    made at each load, and compared with the unquantised weights on the rows that are given.
 
     Raises:
-        Failed: base_missing, naming the model, where it was looked for, and what to set.
+        Failed: base_missing, naming the model, where it was looked for, and what to set; exception, where FP8 changes
+            its loss.
     """
     folder = find_base_file(job, "config.json").parent
     commit = None if Path(job.base).expanduser().is_dir() else folder.name  # that of the hub's snapshot
-    cache = job.base_cache if job.settings.quantisation != "none" else None
+    cache = job.base_cache if job.settings.quantisation == "nf4" else None
     key = name_key(job, folder, commit)
     model = None if cache is None else _load_kept(job, cache, key, attention, note)
     if model is None:
@@ -41,6 +46,8 @@ def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore) -> A
             save_quantised(model, cache, loaded_key, described, note)
     model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
     model.requires_grad_(False)
+    if job.settings.quantisation == "fp8" and (compared := store_in_fp8(model, job, check_on, flat=attention.flat)):
+        note("fp8_compared", compared)
     keep_trainable(model)
     return model
 
@@ -90,7 +97,8 @@ def _read(job: Model, place: str, attention: Attention, **options: Any) -> tuple
     found: Any = AutoModelForCausalLM.from_pretrained(
         place,
         dtype=compute_dtype(job.settings),
-        device_map="cpu" if job.device == "cpu" else {"": rank()},
+        # FP8 is made block by block: the device may not hold the whole base.
+        device_map="cpu" if job.device == "cpu" or job.settings.quantisation == "fp8" else {"": rank()},
         attn_implementation=attention.implementation,
         use_safetensors=True,
         trust_remote_code=False,
@@ -118,7 +126,7 @@ def _refuse(job: Model, detail: str) -> Failed:
 
 
 def _quantisation(settings: TrainingSettings) -> BitsAndBytesConfig | None:
-    if settings.quantisation == "none":
+    if settings.quantisation != "nf4":
         return None
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,

@@ -18,6 +18,8 @@ from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor
 from torch.nn import functional
 
+from daemon.training.fp8 import Fp8Linear
+
 SHARING = (("q_proj", "k_proj", "v_proj"), ("o_proj",))
 
 
@@ -29,7 +31,9 @@ class Projection:
     scale: float
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """Return the weight, [out, in]; a 4-bit one is unpacked."""
+        """Return the weight, [out, in]; one of 4 or 8 bits is unpacked."""
+        if isinstance(self.base, Fp8Linear):
+            return self.base.unpack(dtype)
         weight = self.base.weight
         if isinstance(self.base, Linear4bit):
             weight = dequantize_4bit(weight.data, weight.quant_state)

@@ -79,7 +79,7 @@ def train_once(
     plan = replace(plan, fit=fit, num_out_of_memory=num_out_of_memory)
 
     child.phase("load")
-    model = attach_adapter(load_base(job, attention, child.note), job)
+    model = attach_adapter(load_base(job, attention, child.note, (validation or rows).rows), job)
     checkpoint_layers(model, fit.checkpointed_layers)
 
     child.phase("train")

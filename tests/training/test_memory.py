@@ -17,6 +17,7 @@ from daemon.job import Job
 from daemon.memory import Pass, activation_bytes, estimate_memory
 from daemon.shapes import Shape
 from daemon.training.base import load_base
+from daemon.training.fp8 import Fp8Linear
 from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
 from daemon.training.model import compute_dtype, head, hidden_at_targets
@@ -104,7 +105,13 @@ def test_what_is_kept_for_the_backward_pass_is_foreseen(
 
 @pytest.mark.parametrize(
     ("arithmetic", "quantisation", "rank"),
-    [("float32", "nf4", 8), ("bfloat16", "nf4", 64), ("bfloat16", "none", 64), ("float32", "none", 128)],
+    [
+        ("float32", "nf4", 8),
+        ("bfloat16", "nf4", 64),
+        ("bfloat16", "fp8", 64),
+        ("bfloat16", "none", 64),
+        ("float32", "none", 128),
+    ],
 )
 def test_weights_adapters_gradients_and_optimizer_are_foreseen(arithmetic: str, quantisation: str, rank: int) -> None:
     model, settings = make_adapted(arithmetic, quantisation, rank)
@@ -178,7 +185,8 @@ def frozen_tensors(model: Any) -> list[torch.Tensor]:
         for state in states
         for tensor in (state.absmax, state.code, state.offset, state.state2.absmax, state.state2.code)
     ]
-    return [*frozen, *scales]
+    rows = [module.scale for module in model.modules() if isinstance(module, Fp8Linear)]
+    return [*frozen, *scales, *rows]
 
 
 def num_bytes(tensors: list[Any]) -> int:

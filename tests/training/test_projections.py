@@ -49,7 +49,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return ((found.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
-@pytest.mark.parametrize("quantisation", ["nf4", "none"])
+@pytest.mark.parametrize("quantisation", ["nf4", "fp8", "none"])
 @pytest.mark.parametrize("layers", [0, 1])
 def test_outputs_and_all_gradients_are_those_of_peft(make_job: MakeJob, quantisation: str, layers: int) -> None:
     ours, theirs = make_pair(make_job, quantisation=quantisation)
