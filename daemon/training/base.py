@@ -14,12 +14,12 @@ from daemon.samples import describe_missing, words_of
 from daemon.training.attention import SDPA, Attention
 from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
-from daemon.training.data import Row
 from daemon.training.failures import classify
 from daemon.training.fp8 import store_in_fp8
 from daemon.training.model import Model, compute_dtype, keep_trainable
 from daemon.training.quantised import Note, find_quantised, ignore, name_key, save_quantised, set_aside
 from daemon.training.ranks import rank
+from daemon.training.rows import Row
 
 
 def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore, check_on: Sequence[Row] = ()) -> Any:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from daemon.training.child import Failed
-from daemon.training.data import Row, collate
+from daemon.training.data import collate
 from daemon.training.loss import token_losses
 from daemon.training.model import Model, compute_dtype, decoder, head, hidden_at_targets
+from daemon.training.rows import Row
 
 LARGEST = 448.0  # of e4m3
 MAX_DIFFERENCE = 0.003  # of the loss, relative to that of the unquantised weights

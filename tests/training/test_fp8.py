@@ -18,11 +18,12 @@ from daemon.memory import Pass, activation_bytes
 from daemon.samples import load_tokenizer
 from daemon.training.base import load_base
 from daemon.training.child import Failed
-from daemon.training.data import build_samples_of, collate, pack_rows
+from daemon.training.data import collate
 from daemon.training.fp8 import Fp8Linear
 from daemon.training.loss import sum_losses
 from daemon.training.model import decoder, head, hidden_at_targets
 from daemon.training.passes import checkpoint_layers
+from daemon.training.rows import build_samples_of, pack_rows
 from daemon.training.train import train
 from tests.training.conftest import MICRO, make_items
 from tests.training.test_memory import SHAPE, make_adapted, measure_saved
