@@ -51,7 +51,7 @@ def measure_overheads(stage: Path, shape: Shape, tell: Callable[[str], None]) ->
         "evaluation_flops_share": round(spent["evaluated_tokens"] * model.forward_flops(mean) / trained, 5),
         "evaluation_share": round(spent["evaluate_s"] / seconds, 5),
         "checkpoint_s": round(checkpoint_s, 4),
-        "checkpoint_share": round(checkpoint_s / TrainingSettings().checkpoint_interval_s, 8),
+        "checkpoint_share": round(checkpoint_s / TrainingSettings().checkpoint_interval_s, 5),
     }
 
 
