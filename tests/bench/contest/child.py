@@ -11,9 +11,8 @@ from tests.bench.contest.turns import Contestant, Turns, alternate
 def compete(names: Sequence[str], stage: Path, shape: Shape, tell: Callable[[str], None]) -> list[Contestant]:
     """Let all of these train the stage's samples, in turns; return them, finished."""
     pace = shape.warmup_steps, shape.rounds
-    contestants = [Contestant.start(name, train, name, stage, pace, log=stage / f"{name}.log") for name in names]
-    alternate(contestants, shape.rounds, tell)
-    return contestants
+    started = (Contestant.start(name, train, name, stage, pace, log=stage / f"{name}.log") for name in names)
+    return alternate(started, shape.rounds, tell)
 
 
 def train(pipe: Connection, name: str, stage: Path, pace: tuple[int, int]) -> None:

@@ -3,13 +3,15 @@
 The processes are forked from a server that has imported what all need and nothing else, so that each has its own peak
 of memory and none pays for the imports. A child announces the end of its warm-up, and trains on when it is told to;
 after every turn it says {"tokens", "steps", "seconds", "cpu_s"}, at its end {"peak_rss_mb"} and what else it has noted.
-Only one child computes at any time.
+Only one child computes at any time, and one that waits keeps no memory that it has freed: four at their peak are
+more than a small machine has.
 """
 
+import ctypes
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -51,6 +53,7 @@ class Turns:
         )
         paused = time.perf_counter()
         if waits:
+            ctypes.CDLL(None).malloc_trim(0)
             self._pipe.recv()  # raises EOFError where the bench has gone away
         self.noted["turns_s"] += time.perf_counter() - paused
         self._steps = self._tokens = 0
@@ -129,13 +132,12 @@ def prepare_processes(threads: int) -> None:
     _PROCESSES.set_forkserver_preload(_PRELOADED)
 
 
-def alternate(contestants: Sequence[Contestant], rounds: int, tell: Callable[[str], None]) -> None:
-    """Let all train to the end, in turns: forward, backward, forward (A/B/A).
-
-    They load and warm up side by side: neither is timed, and one that waits for its turn takes no processor's time.
-    """
+def alternate(started: Iterable[Contestant], rounds: int, tell: Callable[[str], None]) -> list[Contestant]:
+    """Start all, then let them train to the end in turns: forward, backward, forward (A/B/A); return them, finished."""
+    contestants: list[Contestant] = []
     try:
-        for contestant in contestants:
+        for contestant in started:
+            contestants.append(contestant)
             tell(f"{contestant.name} loads")
             contestant.hear()  # the warm-up is over
         for number in range(rounds):
@@ -147,3 +149,4 @@ def alternate(contestants: Sequence[Contestant], rounds: int, tell: Callable[[st
     finally:
         for contestant in contestants:
             contestant.close()
+    return contestants
