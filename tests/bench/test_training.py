@@ -60,4 +60,5 @@ def test_what_is_not_arithmetic_is_told_by_its_share(report: dict[str, Any]) -> 
         "evaluation_share",
         "checkpoint_share",
     }
-    assert all(0 <= share < 1 for share in shares.values()), shares
+    assert all(0 < share < 1 for share in shares.values()), shares
+    assert overheads["checkpoint_s"] > 0
