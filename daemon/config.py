@@ -106,6 +106,14 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     pretrain_frame_share: float = Field(0.33, ge=0, le=1)
     """`local:tiny` only: share of the pre-training steps, the last ones, in sample frames instead of plain text."""
 
+    @model_validator(mode="after")
+    def _check_devices(self) -> Self:
+        if (num := self.micro_batch * self.accumulation) % self.num_devices:
+            step = f"micro_batch ({self.micro_batch}) times accumulation ({self.accumulation}) = {num}"
+            fault = f"num_devices ({self.num_devices}) does not divide the sequences of a step, {step}"
+            raise ValueError(f"{fault}: set CODELUPE_NUM_DEVICES to a divisor, or another CODELUPE_ACCUMULATION")
+        return self
+
 
 class DaemonSettings(TrainingSettings):
     """When to train, on how much, and when to publish."""
@@ -196,13 +204,6 @@ class DaemonSettings(TrainingSettings):
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{name!r} is no time zone here: give an IANA name, such as 'Europe/Berlin'") from error
         return name
-
-    @model_validator(mode="after")
-    def _check_devices(self) -> Self:
-        if (num := self.micro_batch * self.accumulation) % self.num_devices:
-            each = f"micro_batch times accumulation ({num})"
-            raise ValueError(f"num_devices ({self.num_devices}) must divide the sequences of a step, {each}")
-        return self
 
     @model_validator(mode="after")
     def _check_watch(self) -> Self:

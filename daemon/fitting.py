@@ -1,8 +1,8 @@
 """The fastest way to train that fits a device: how many layers are recomputed, how many sequences go at once. Pure.
 
 A step of the optimizer stays what the settings say: `micro_batch` x `accumulation` sequences, whatever the passes it is
-made of. Recomputing fewer layers saves arithmetic and takes memory; fewer sequences per pass save memory, and a base in
-4 or 8 bits is unpacked once more for each pass.
+made of, and however many devices share it. Recomputing fewer layers saves arithmetic and takes memory; fewer sequences
+per pass save memory, and a base in 4 or 8 bits is unpacked once more for each pass.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,9 @@ class Fit:
     micro_batch: int
     checkpointed_layers: int
     accumulation: int
+    """Passes of a step, on each device."""
     memory: Memory
+    """Of one device."""
     flops: float
     """Operations per trained token, with what recomputing and unpacking cost."""
 
@@ -66,14 +68,13 @@ def find_smaller(shape: Shape, settings: TrainingSettings, device: str, attentio
 
 def find_ways(shape: Shape, settings: TrainingSettings, device: str, attention: str) -> Iterator[Fit]:
     """Yield each way that the settings leave open: micro-batches from theirs on, halved, and numbers of layers."""
-    per_step = settings.micro_batch * settings.accumulation
-    micro_batch = settings.micro_batch
+    micro_batch = first_micro_batch(settings)
     while True:
         for layers in _layer_counts(shape, settings):
             yield make_fit(shape, settings, device, attention, micro_batch, layers)
         if micro_batch == 1:
             return
-        micro_batch = halve(micro_batch, per_step)
+        micro_batch = largest_divisor(sequences_per_device(settings), micro_batch // 2)
 
 
 def make_fit(
@@ -88,7 +89,7 @@ def make_fit(
     return Fit(
         micro_batch=micro_batch,
         checkpointed_layers=checkpointed_layers,
-        accumulation=settings.micro_batch * settings.accumulation // micro_batch,
+        accumulation=sequences_per_device(settings) // micro_batch,
         memory=estimate_memory(shape, settings, device, one_pass),
         flops=flops,
     )
@@ -136,9 +137,19 @@ def likely_attention(settings: TrainingSettings, device: str) -> str:
     return "varlen" if device == "cuda" and settings.compute_dtype == "bfloat16" else "sdpa"
 
 
-def halve(micro_batch: int, per_step: int) -> int:
-    """Return the largest micro-batch of at most half the size that divides the sequences of a step."""
-    return next(size for size in range(micro_batch // 2, 0, -1) if per_step % size == 0)
+def sequences_per_device(settings: TrainingSettings) -> int:
+    """Return the sequences of a step that each device works on."""
+    return settings.micro_batch * settings.accumulation // settings.num_devices
+
+
+def first_micro_batch(settings: TrainingSettings) -> int:
+    """Return the largest micro-batch that the settings allow: it divides what each device has of a step."""
+    return largest_divisor(sequences_per_device(settings), settings.micro_batch)
+
+
+def largest_divisor(number: int, most: int) -> int:
+    """Return the largest divisor of a number that is at most `most`."""
+    return next(divisor for divisor in range(most, 0, -1) if number % divisor == 0)
 
 
 def _layer_counts(shape: Shape, settings: TrainingSettings) -> range:

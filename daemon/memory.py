@@ -52,6 +52,8 @@ class Memory:
     backward: int
     """Gradients and recomputed tensors of the one layer that is at work."""
     overhead: int
+    buckets: int = 0
+    """Where DDP adds up the gradients of all devices: a second copy of them, as long as it lives. None on one."""
 
     @property
     def total(self) -> int:
@@ -72,6 +74,7 @@ def estimate_memory(shape: Shape, settings: TrainingSettings, device: str, one_p
         logits=logits_bytes(shape, settings, one_pass),
         backward=backward_bytes(shape, settings, one_pass),
         overhead=round(_OVERHEAD[device]),
+        buckets=num_lora * _FP32 if settings.num_devices > 1 else 0,
     )
 
 
@@ -185,8 +188,9 @@ def _mask_bytes(one_pass: Pass) -> int:
 
 
 def usable_bytes(memory_bytes: int, device: str, settings: TrainingSettings) -> int:
-    """Return how much of a device's memory a run may plan with."""
-    usable = round(memory_bytes * (1 - _SPARE[device]))
+    """Return how much of a device's memory a run may plan with; processes on a CPU share the machine's."""
+    share = settings.num_devices if device == "cpu" else 1
+    usable = round(memory_bytes * (1 - _SPARE[device]) / share)
     return usable if settings.memory_gib is None else min(usable, round(settings.memory_gib * 2**30))
 
 

@@ -63,8 +63,9 @@ class Plan:
     memory: Memory | None
     memory_limit_bytes: int
     micro_batch: int
-    """Sequences per forward pass, passes per step and recomputed layers: the fastest way that fits."""
+    """Sequences per forward pass, passes per step on each device, and recomputed layers: the fastest way that fits."""
     accumulation: int
+    num_devices: int
     checkpointed_layers: int | None
     num_layers: int | None
     seconds: dict[str, float]
@@ -123,6 +124,7 @@ def plan(facts: PlanFacts, settings: DaemonSettings) -> Plan:
         memory_limit_bytes=limit,
         micro_batch=fit.micro_batch if fit else settings.micro_batch,
         accumulation=fit.accumulation if fit else settings.accumulation,
+        num_devices=settings.num_devices,
         checkpointed_layers=fit.checkpointed_layers if fit else None,
         num_layers=shape.num_layers if shape else None,
         seconds=seconds,
@@ -210,15 +212,15 @@ def _predict_seconds(
     shape: Shape, fit: Fit, amount: _Amount, facts: PlanFacts, settings: DaemonSettings, assumptions: list[str]
 ) -> dict[str, float]:
     document, trained = settings.sequence_tokens / 2, fit.flops
-    rate = facts.tokens_per_s
+    rate, cards = facts.tokens_per_s, settings.num_devices if facts.device == "cuda" else 1
     if rate is None:
         card = min(_CARDS, key=lambda size: abs(size - facts.memory_bytes / _GIB))
-        rate = (_CARDS[card] if facts.device == "cuda" else _CPU) / trained
+        rate = (cards * _CARDS[card] if facts.device == "cuda" else _CPU) / trained
         assumptions.append(f"{rate:,.0f} tokens/s (no run of this line was measured on this machine)")
     per_token = facts.chars_per_token or CHARS_PER_TOKEN
     test_tokens = min(facts.test_chars, settings.max_test_chars) / per_token
     num_models = 3 if facts.has_incumbent else 2
-    flops = rate * trained
+    flops = rate * trained / cards  # bases are made, and candidates judged, on one
     base_tokens = min(settings.base_share * facts.num_chars, settings.base_max_chars) / per_token
     return {
         "base": base_tokens * shape.pretrain_flops(document) / flops if facts.needs_base else 0.0,

@@ -29,9 +29,10 @@ def render(forecast: Plan) -> Table:
 
 
 def _say_passes(forecast: Plan) -> str:
+    devices = f" on each of {forecast.num_devices} devices" if forecast.num_devices > 1 else ""
     return (
-        f"{forecast.accumulation} of {forecast.micro_batch} sequences a step, {forecast.checkpointed_layers} of "
-        f"{forecast.num_layers} layers recomputed"
+        f"{forecast.accumulation} of {forecast.micro_batch} sequences a step{devices}, {forecast.checkpointed_layers} "
+        f"of {forecast.num_layers} layers recomputed"
     )
 
 

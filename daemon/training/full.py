@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from daemon.corpus import first_chars
+from daemon.fitting import first_micro_batch
 from daemon.job import MEMBERS, Job
 from daemon.samples import load_tokenizer, train_tokenizer
 from daemon.training.architectures import make_model, save_base, switch_off_dropout
@@ -50,9 +51,9 @@ class StreamTrainer(PackedTrainer):
 def full(job: Job, job_dir: Path, child: Child) -> None:
     """Train on the stream, and write base/ and result.json."""
     try:
-        full_once(job, job_dir, child, job.settings.micro_batch)
+        full_once(job, job_dir, child, first_micro_batch(job.settings))
     except OutOfMemory as error:
-        message = f"{job.settings.micro_batch} sequences per forward pass do not fit: set a smaller "
+        message = f"{first_micro_batch(job.settings)} sequences per forward pass do not fit: set a smaller "
         raise Failed("out_of_memory", f"{message}CODELUPE_MICRO_BATCH, more CODELUPE_ACCUMULATION") from error
 
 

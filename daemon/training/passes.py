@@ -18,6 +18,7 @@ from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Failed
 from daemon.training.model import decoder
 from daemon.training.progress import PROGRESS, Progress
+from daemon.training.ranks import least
 
 
 def last_progress(checkpoints: Path) -> Progress | None:
@@ -27,12 +28,15 @@ def last_progress(checkpoints: Path) -> Progress | None:
 
 
 def choose_pass(job: Job, shape: Shape, attention: str, last: Progress | None) -> Fit:
-    """Return how the last child worked, else the fastest way that fits, else the one that takes the least."""
+    """Return how the last child worked, else the fastest way that fits, else the one that takes the least.
+
+    Processes that train together plan for the device with the least free memory: all of them make the same passes.
+    """
     settings = job.settings
     # A checkpoint without the number is of a version that knew only all layers or none.
     if last is not None and last.checkpointed_layers is not None:
         return make_fit(shape, settings, job.device, attention, last.micro_batch, last.checkpointed_layers)
-    limit = usable_bytes(_free_bytes(job.device), job.device, settings)
+    limit = usable_bytes(least(_free_bytes(job.device), job.device), job.device, settings)
     found = find_fit(shape, settings, job.device, attention, limit)
     return found or find_smallest(shape, settings, job.device, attention)
 

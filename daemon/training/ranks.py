@@ -28,6 +28,17 @@ def add_up(values: Sequence[float], device: torch.device | str) -> list[float]:
     return [float(value) for value in sums.tolist()]
 
 
+def least(value: int, device: str) -> int:
+    """Return the smallest value of all processes; each calls it, before any other exchange or after."""
+    if num_ranks() == 1:
+        return value
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+    found = torch.tensor(value, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MIN)
+    return int(found)
+
+
 def meet() -> None:
     """Wait for the others."""
     if num_ranks() > 1:

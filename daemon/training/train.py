@@ -36,6 +36,7 @@ def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | 
     `take` returns the material, where another process makes it (`ahead.py`).
     """
     settings = job.settings
+    prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
     shape, last = read_shape(job), last_progress(job_dir / CHECKPOINTS)
@@ -73,7 +74,7 @@ def train_once(
 ) -> None:
     """Load, train, save."""
     settings, rows, validation = job.settings, material.rows, material.validation
-    prepare_device(job)
+    torch.manual_seed(settings.seed)  # each try begins alike
     tokenizer = load_base_tokenizer(job)
     plan = make_plan(job, rows, fit.micro_batch, flat=attention.flat)
     plan = replace(plan, fit=fit, num_out_of_memory=num_out_of_memory)
@@ -97,11 +98,13 @@ def train_once(
 
 
 def make_plan(job: Job, rows: Rows, micro_batch: int, *, flat: bool) -> Plan:
-    """Decide steps, rate and evaluations; the sequences per step stay what the settings say."""
+    """Decide steps, rate and evaluations; the sequences per step stay what the settings say.
+
+    The micro-batch divides what each process has of them.
+    """
     settings = job.settings
     num_steps = count_steps(len(rows), settings)
     per_rank = settings.micro_batch * settings.accumulation // num_ranks()
-    micro_batch = next(size for size in range(micro_batch, 0, -1) if per_rank % size == 0)
     return Plan(
         num_steps=num_steps,
         micro_batch=micro_batch,

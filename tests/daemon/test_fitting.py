@@ -1,11 +1,13 @@
 """The planner: what a pass takes, which way to train is the fastest that fits, and which the next smaller one."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from pydantic import ValidationError
 
-from daemon.config import DaemonSettings, settings_of
-from daemon.fitting import Fit, find_fit, find_misfit, find_smaller, find_smallest, find_ways, halve, make_fit
+from daemon.config import DaemonSettings, TrainingSettings, settings_of
+from daemon.fitting import Fit, find_fit, find_misfit, find_smaller, find_smallest, find_ways, largest_divisor, make_fit
 from daemon.memory import Memory, Pass, estimate_memory, layer_bytes, profile_memory_bytes, usable_bytes
 from daemon.profiles import PROFILES
 from daemon.shapes import SHAPES, find_shape
@@ -124,17 +126,59 @@ def test_the_ladder_after_out_of_memory_goes_down_to_its_end():
 
 
 @pytest.mark.parametrize(
-    ("micro_batch", "per_step", "expected"), [(4, 16, 2), (5, 10, 2), (6, 6, 3), (3, 6, 1), (5, 5, 1)]
+    ("per_step", "most", "expected"), [(16, 2, 2), (10, 2, 2), (6, 3, 3), (6, 1, 1), (5, 2, 1), (6, 4, 3)]
 )
-def test_a_smaller_micro_batch_leaves_the_step_as_large(micro_batch, per_step, expected):
-    assert halve(micro_batch, per_step) == expected
+def test_a_smaller_micro_batch_leaves_the_step_as_large(per_step, most, expected):
+    assert largest_divisor(per_step, most) == expected
 
 
 @pytest.mark.parametrize(
-    ("device", "gib", "share"), [("cuda", None, 0.95), ("cpu", None, 0.8), ("cuda", 27.0, 27 / 32)]
+    ("step", "devices", "passes"),
+    [
+        ((4, 4), 1, [(4, 4), (2, 8), (1, 16)]),
+        ((4, 4), 2, [(4, 2), (2, 4), (1, 8)]),
+        ((4, 4), 8, [(2, 1), (1, 2)]),
+        ((4, 4), 16, [(1, 1)]),
+        ((4, 3), 2, [(3, 2), (1, 6)]),
+        ((1, 4), 2, [(1, 2)]),
+    ],
 )
-def test_a_run_plans_with_what_it_is_given(device, gib, share):
-    settings = SEED.model_copy(update={"memory_gib": gib})
+def test_devices_share_the_sequences_of_a_step(step, devices, passes):
+    settings = DaemonSettings(micro_batch=step[0], accumulation=step[1], num_devices=devices, checkpointed_layers=0)
+
+    ways = find_ways(SHAPES["14B"], settings, "cuda", "varlen")
+
+    assert [(way.micro_batch, way.accumulation) for way in ways] == passes
+
+
+def test_devices_that_cannot_share_a_step_are_refused_with_its_numbers():
+    with pytest.raises(ValidationError, match=r"num_devices \(3\).* micro_batch \(4\) times accumulation \(4\) = 16"):
+        TrainingSettings(num_devices=3)
+
+
+@pytest.mark.parametrize(("devices", "copies"), [(1, 0), (2, 1), (8, 1)])
+def test_several_devices_add_up_their_gradients_in_a_second_copy_of_them(devices, copies):
+    settings = SEED.model_copy(update={"num_devices": devices})
+
+    memory = estimate_memory(SHAPES["14B"], settings, "cuda", Pass(1, 4096, 0, "varlen"))
+
+    assert memory.buckets == copies * memory.gradients
+    one = replace(memory, buckets=0)
+    assert memory.total == one.total + memory.buckets
+
+
+@pytest.mark.parametrize(
+    ("device", "num_devices", "gib", "share"),
+    [
+        ("cuda", 1, None, 0.95),
+        ("cpu", 1, None, 0.8),
+        ("cuda", 1, 27.0, 27 / 32),
+        ("cuda", 2, None, 0.95),
+        ("cpu", 2, None, 0.4),
+    ],
+)
+def test_a_run_plans_with_what_it_is_given(device, num_devices, gib, share):
+    settings = SEED.model_copy(update={"memory_gib": gib, "num_devices": num_devices})
 
     assert usable_bytes(32 * GIB, device, settings) == pytest.approx(share * 32 * GIB)
 

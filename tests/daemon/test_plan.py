@@ -204,6 +204,21 @@ def test_a_measured_rate_gives_the_hours():
     assert not any("tokens/s" in text for text in forecast.assumptions)
 
 
+def test_devices_share_the_passes_of_a_step_and_the_table_says_so():
+    settings = DaemonSettings(num_devices=2)
+    one, two = plan(facts_for(DaemonSettings(), 80), DaemonSettings()), plan(facts_for(settings, 80), settings)
+
+    assert (two.num_devices, two.steps) == (2, one.steps)
+    assert two.micro_batch * two.accumulation * 2 == one.micro_batch * one.accumulation == 16
+    assert two.seconds["train"] < one.seconds["train"]
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(render(two))
+    passes = f"{two.accumulation} of {two.micro_batch} sequences a step on each of 2 devices"
+    for expected in (passes, "buckets"):
+        assert expected in capture.get()
+
+
 def test_what_was_not_measured_is_said():
     assumptions = plan(facts_for(SEED_SETTINGS), SEED_SETTINGS).assumptions
 

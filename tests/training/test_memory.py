@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.optim import AdamW8bit
+from torch import distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, Qwen2Config
@@ -22,6 +23,7 @@ from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
 from daemon.training.model import compute_dtype, head, hidden_at_targets
 from daemon.training.passes import checkpoint_layers
+from daemon.training.ranks import share_gradients
 
 SHAPE = Shape(4, 128, 4, 2, 32, 384, 512, tied=True)
 
@@ -171,6 +173,20 @@ def test_the_peak_of_a_pass_is_foreseen(
     planned = estimate_memory(SHAPE, settings, "cpu", one_pass)
 
     assert planned.activations + max(planned.logits, planned.backward) == pytest.approx(live.peak, rel=0.05)
+
+
+@pytest.mark.filterwarnings("ignore:.*broadcast_buffers:FutureWarning")
+def test_where_several_devices_add_up_their_gradients_is_foreseen() -> None:
+    model, settings = make_adapted("float32", "none", 64)
+    of_two = settings.model_copy(update={"num_devices": 2})
+    planned = estimate_memory(SHAPE, of_two, "cpu", Pass(1, 64, 0, "sdpa"))
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        with LiveBytes([*model.parameters(), *model.buffers()]) as live:
+            _shared = share_gradients(model, lambda *_: torch.zeros(()))
+            assert live.now == planned.buckets
+    finally:
+        distributed.destroy_process_group()
 
 
 STATES = {"state1", "state2", "absmax1", "absmax2"}

@@ -57,6 +57,8 @@ def test_two_processes_learn_what_one_does_and_a_stop_reaches_both(make_job: Mak
         later = list(events_of(child))
         assert child.wait() == 0, (two_dir / "child.log").read_text()[-3000:]
     assert any(event.get("note") == "resumed" for event in later)
+    plans = [(event["micro_batch"], event["accumulation"]) for event in (*told, *later) if event["event"] == "plan"]
+    assert plans == [(1, 2)] * 2  # of each process, twice: after the stop as before it
     expected, found = figures_of(one.events), figures_of([*told, *later])
     assert sorted(found) == sorted(expected)
     for step, figures in expected.items():
