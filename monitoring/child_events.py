@@ -21,12 +21,19 @@ _STEP_FIGURES = {
     "mfu": metrics.TRAIN_MFU,
     "tokens_per_s": metrics.TRAIN_TOKENS_PER_SECOND,
     "eta_s": metrics.TRAIN_ETA_SECONDS,
+    "peak_bytes": metrics.TRAIN_PEAK_BYTES,
+}
+_PLAN_FIGURES = {
+    "micro_batch": metrics.TRAIN_MICRO_BATCH,
+    "checkpointed_layers": metrics.TRAIN_CHECKPOINTED_LAYERS,
+    "planned_bytes": metrics.TRAIN_PLANNED_BYTES,
 }
 
 
 def forget_child() -> None:
     """Drop the live figures: the child is gone, and its last loss is nobody's."""
-    for gauge in (*_STEP_FIGURES.values(), metrics.TRAIN_EVAL_LOSS, metrics.TRAIN_PROGRESS_TIMESTAMP):
+    others = (metrics.TRAIN_EVAL_LOSS, metrics.TRAIN_PROGRESS_TIMESTAMP)
+    for gauge in (*_STEP_FIGURES.values(), *_PLAN_FIGURES.values(), *others):
         gauge.set(metrics.UNKNOWN)
     metrics.TRAIN_PHASE.clear()
 
@@ -45,10 +52,18 @@ def _take_phase(event: Mapping[str, Any]) -> None:
 
 
 def _take_step(event: Mapping[str, Any]) -> None:
-    for name, gauge in _STEP_FIGURES.items():
+    _set(_STEP_FIGURES, event)
+    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
+
+
+def _take_plan(event: Mapping[str, Any]) -> None:
+    _set(_PLAN_FIGURES, event)
+
+
+def _set(gauges: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+    for name, gauge in gauges.items():
         if isinstance(event.get(name), int | float):
             gauge.set(event[name])
-    metrics.TRAIN_PROGRESS_TIMESTAMP.set(time.time())
 
 
 def _take_first_step(event: Mapping[str, Any]) -> None:
@@ -84,6 +99,7 @@ def _take_note(event: Mapping[str, Any]) -> None:
 
 _HANDLERS: dict[str, Callable[[Mapping[str, Any]], None]] = {
     "phase": _take_phase,
+    "plan": _take_plan,
     "step": _take_step,
     "first_step": _take_first_step,
     "eval": _take_eval,

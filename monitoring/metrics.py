@@ -172,6 +172,15 @@ TRAIN_FIRST_STEP_SECONDS = gauge(
     "train_first_step_seconds", "Seconds from the claim of the last run to its first optimizer step"
 )
 TRAIN_MICRO_BATCH = gauge("train_micro_batch_sequences", "Sequences per forward pass; halved when memory runs out")
+TRAIN_CHECKPOINTED_LAYERS = gauge(
+    "train_checkpointed_layers", "Layers that are computed again in the backward pass, so that a step fits the memory"
+)
+TRAIN_PLANNED_BYTES = gauge(
+    "train_planned_bytes", "Memory that the planner foresees for the peak of a step, with all the process needs"
+)
+TRAIN_PEAK_BYTES = gauge(
+    "train_peak_bytes", "Most memory that the child has had so far: of tensors on a GPU, else resident"
+)
 TRAIN_ETA_SECONDS = gauge("train_eta_seconds", "Expected seconds to the last step")
 TRAIN_PROGRESS_TIMESTAMP = gauge(
     "train_progress_timestamp_seconds", "When the child last advanced (a step, an evaluation, a new phase), Unix time"

@@ -65,6 +65,7 @@ def pretrain(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) ->
 
 def train(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> None:
     """Make adapter/ and result.json."""
+    child.emit("plan", micro_batch=2, accumulation=1, checkpointed_layers=1, planned_bytes=3 << 20)
     weights = _steps(job, job_dir, child, steering)
     _save(job, job_dir, "adapter", "adapter_model.safetensors", weights, steering["steps"])
 
@@ -119,6 +120,7 @@ def _steps(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> s
         step += 1
         loss, rest = 3.0 - step / total, {"lr": 1e-4, "grad_norm": 1.0, "data_wait_s": 0.001, "micro_batch": 2}
         figures = {"loss": loss, "smoothed_loss": loss, "tokens": 100 * step, "tokens_per_s": 1.0, "eta_s": 1.0} | rest
+        figures |= {"peak_bytes": 2 << 20}
         figures |= {"flops": 1e12, "mfu": 0.4}  # what the daemon adds where it knows the model and the card
         if step == 1:
             child.emit("first_step", seconds=1.0)

@@ -60,6 +60,7 @@ def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | 
         gc.collect()
         if job.device == "cuda":
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()  # what is measured is told beside the plan of the next try
         child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
 
 

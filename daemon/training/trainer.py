@@ -28,6 +28,7 @@ from daemon.training.model import head, hidden_at_targets
 from daemon.training.prefetch import Prefetch
 from daemon.training.progress import Plan, Progress
 from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
+from daemon.training.report import peak_bytes
 from daemon.training.rows import PackedRows, Row, Rows, fill_up, names_of
 from daemon.training.schedule import rate_share, tokens_per_second
 from daemon.training.stopping import check_is_number, check_spike, judge, smooth
@@ -161,7 +162,8 @@ class PackedTrainer(CheckpointedTrainer):
         self.progress.tokens += self.step_tokens
         self.progress.completion_tokens += self.step_targets
         self.progress.step, self.progress.loss = step, loss
-        speed = self._measure_speed()
+        self.recent.append((time.monotonic(), self.step_tokens))
+        speed = tokens_per_second(self.recent, self.started_at)
         remaining = (self.plan.num_steps - step) * self.progress.tokens / max(1, step)
         self.child.emit(
             "step",
@@ -177,15 +179,11 @@ class PackedTrainer(CheckpointedTrainer):
             eta_s=round(remaining / speed, 1),
             data_wait_s=round(self.data_wait_s, 4),
             micro_batch=self.plan.micro_batch,
+            peak_bytes=peak_bytes(self.plan.device),
         )
         if self.board is not None:
             self.board.on_log(self.args, self.state, self.control, logs=logs | {"tokens_per_s": speed})
         check_spike(self.progress, self.plan, step, loss)
-
-    def _measure_speed(self) -> float:
-        """Return the tokens per second of the last steps."""
-        self.recent.append((time.monotonic(), self.step_tokens))
-        return tokens_per_second(self.recent, self.started_at)
 
     # Evaluation and early stopping
 

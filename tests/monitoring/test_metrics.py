@@ -91,12 +91,27 @@ def test_the_child_s_events_become_live_figures():
     assert seen["codelupe_train_attention_info[sdpa]"] == 1
 
 
+PLAN = {"event": "plan", "micro_batch": 4, "accumulation": 4, "checkpointed_layers": 3, "planned_bytes": 1 << 30}
+PLANNED = ("micro_batch_sequences", "checkpointed_layers", "planned_bytes")
+
+
+def test_the_plan_of_the_open_run_is_shown_beside_the_memory_that_it_has_had():
+    record.record_event(PLAN)
+    record.record_event({"event": "step", "step": 7, "micro_batch": 4, "peak_bytes": 1 << 29})
+    seen = exported()
+    assert [seen[f"codelupe_train_{name}"] for name in (*PLANNED, "peak_bytes")] == [4, 3, 1 << 30, 1 << 29]
+    record.record_event(PLAN | {"micro_batch": 2, "checkpointed_layers": 0, "planned_bytes": 1 << 28})  # memory ran out
+    assert [exported()[f"codelupe_train_{name}"] for name in PLANNED] == [2, 0, 1 << 28]
+
+
 def test_live_figures_vanish_with_the_child():
+    record.record_event(PLAN)
     record.record_event({"event": "phase", "phase": "train"})
-    record.record_event({"event": "step", "step": 7, "total": 40, "loss": 2.5})
+    record.record_event({"event": "step", "step": 7, "total": 40, "loss": 2.5, "peak_bytes": 1 << 29})
     record.record_closed_run("held", 12.0)
     seen = exported()
     assert not {name for name in seen if name.startswith(("codelupe_train_step", "codelupe_train_loss"))}
+    assert not {f"codelupe_train_{name}" for name in (*PLANNED, "peak_bytes")} & set(seen)
     assert not {name for name in seen if name.startswith("codelupe_train_phase")}
     assert seen["codelupe_run_state[idle]"] == 1
 

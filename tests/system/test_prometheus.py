@@ -77,9 +77,11 @@ def live_like_a_daemon():
     record.record_windows({"done": 2})
     metrics.INGEST_WORKERS.set(2)
     record.record_event({"event": "attention", "attention": "sdpa"})
+    plan = {"micro_batch": 2, "accumulation": 8, "checkpointed_layers": 3, "planned_bytes": 3 << 30}
+    record.record_event({"event": "plan", **plan})
     record.record_event({"event": "phase", "phase": "train"})
     step = {"event": "step", "step": 7, "total": 40, "epoch": 0.2, "loss": 2.5, "lr": 4e-3, "grad_norm": 1.5}
-    record.record_event({**step, "tokens": 4096, "tokens_per_s": 900.0, "eta_s": 33.0})
+    record.record_event({**step, "tokens": 4096, "tokens_per_s": 900.0, "eta_s": 33.0, "peak_bytes": 2 << 30})
     record.record_event({"event": "eval", "step": 7, "loss": 2.6, "bits_per_byte": 2.2, "best": True})
     record.record_event({"event": "checkpoint", "step": 7, "seconds": 0.4, "bytes": 9})
     metrics.RUN_SECONDS.labels("promoted").observe(60)

@@ -39,6 +39,7 @@ def test_the_way_that_fits_is_chosen_and_told(make_job: MakeJob, recorder: Any) 
     assert set(told[0]["memory"]) >= {"weights", "adapters", "gradients", "optimizer", "activations", "logits"}
     assert (result.micro_batch, result.checkpointed_layers, result.num_out_of_memory) == (1, 0, 0)
     assert result.planned_bytes == told[0]["planned_bytes"] > 0
+    assert result.peak_bytes >= child.of("step")[-1]["peak_bytes"] > 0
 
 
 def test_what_fits_nowhere_is_tried_in_the_smallest_way(make_job: MakeJob, recorder: Any) -> None:

@@ -67,7 +67,7 @@ def steps_of(events: list[Event]) -> list[int]:
 
 def figures_of(events: list[Event], kind: str) -> dict[int, Event]:
     """Return the events of one kind by step, without what tells of time or names the child."""
-    others = {"tokens_per_s", "eta_s", "data_wait_s", "line", "run", "attempt"}
+    others = {"tokens_per_s", "eta_s", "data_wait_s", "peak_bytes", "line", "run", "attempt"}
     return {
         event["step"]: {key: value for key, value in event.items() if key not in others}
         for event in events

@@ -237,7 +237,26 @@ def _safety() -> list[Json]:
             "s",
             "CheckpointsFailing",
             least=0,
-            width=24,
             points=True,
+        ),
+        graph(
+            "Planned and measured memory",
+            "What the planner foresees for the peak of a step, and the most that the child has had: on a GPU its "
+            "tensors, without CUDA's own 1.5 GiB, which the plan has in it.",
+            [
+                (f"codelupe_train_planned_bytes{_DAEMON}", "planned"),
+                (f"codelupe_train_peak_bytes{_DAEMON}", "measured"),
+            ],
+            "bytes",
+            "RunsFailing",
+            least=0,
+        ),
+        graph(
+            "Recomputed layers",
+            "Layers that keep their input alone and are computed again in the backward pass: time for memory.",
+            [(f"codelupe_train_checkpointed_layers{_DAEMON}", "layers")],
+            "none",
+            "RunsFailing",
+            least=0,
         ),
     ]
