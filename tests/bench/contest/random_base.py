@@ -1,5 +1,6 @@
-"""A base of any Qwen2 shape with random weights, built on its device without the hub; in NF4 where the settings say."""
+"""A base of any Qwen2 shape with random weights, built on its device without the hub; stored as the settings say."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from daemon.config import TrainingSettings
 from daemon.shapes import Shape
+from daemon.training.fp8 import Fp8Linear
 from daemon.training.model import compute_dtype, keep_trainable
 
 _SPREAD = 0.02
@@ -37,8 +39,8 @@ def build_base(shape: Shape, settings: TrainingSettings, device: str, attention:
     for layer in model.model.layers:
         for part in (layer.self_attn, layer.mlp):
             for name, linear in list(part.named_children()):
-                if isinstance(linear, nn.Linear) and settings.quantisation == "nf4":
-                    setattr(part, name, _make_four_bit(linear, device, dtype))
+                if isinstance(linear, nn.Linear) and settings.quantisation in _MAKERS:
+                    setattr(part, name, _MAKERS[settings.quantisation](linear, device, dtype))
     _fill(model, device, dtype)
     model.tie_weights()
     model.requires_grad_(False)
@@ -64,6 +66,17 @@ def _make_four_bit(linear: nn.Linear, device: str, dtype: torch.dtype) -> Linear
     )
     made.quant_state = state
     return made
+
+
+def _make_fp8(linear: nn.Linear, device: str, dtype: torch.dtype) -> Fp8Linear:
+    whole = nn.Linear(linear.in_features, linear.out_features, bias=False, device=device, dtype=dtype)
+    nn.init.normal_(whole.weight, std=_SPREAD)
+    made = Fp8Linear(whole)
+    made.bias = linear.bias
+    return made
+
+
+_MAKERS: dict[str, Callable[[nn.Linear, str, torch.dtype], nn.Module]] = {"nf4": _make_four_bit, "fp8": _make_fp8}
 
 
 def _fill(model: Any, device: str, dtype: torch.dtype) -> None:

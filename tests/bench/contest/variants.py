@@ -61,4 +61,5 @@ VARIANTS = [
     Variant("ours_7b", "7B", "ours", changes=_SHORT),
     Variant("ours_32b", "32B", "ours", changes=_SHORT | {"micro_batch": 1, "accumulation": 4}, estimate_s=80),
     Variant("ours_small_batch", "14B", "ours", changes=_SHORT | {"micro_batch": 1, "accumulation": 4}),
+    Variant("ours_fp8", "14B", "ours", changes=_SHORT | {"quantisation": "fp8"}),
 ]
