@@ -81,7 +81,8 @@ def make_fit(
     shape: Shape, settings: TrainingSettings, device: str, attention: str, micro_batch: int, checkpointed_layers: int
 ) -> Fit:
     """Return what one way takes, in bytes and in operations."""
-    one_pass = Pass(micro_batch, settings.sequence_tokens, checkpointed_layers, attention)
+    kernel = "documents" if device == "cpu" else attention  # training/attention.py: it has no other there
+    one_pass = Pass(micro_batch, settings.sequence_tokens, checkpointed_layers, kernel)
     recomputed = checkpointed_layers / shape.num_layers
     flops = shape.lora_flops(settings.adapter_rank, settings.sequence_tokens / 2, recomputed=recomputed)
     unpack = _UNPACK_FLOPS[settings.quantisation]

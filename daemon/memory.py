@@ -28,7 +28,7 @@ class Pass:
     checkpointed_layers: int
     """The first so many layers keep their input alone, and are computed again in the backward pass."""
     attention: str
-    """`flash`, `varlen` or `sdpa`."""
+    """`flash`, `varlen`, `sdpa` (with masks), or `documents`: SDPA in one document after the other, as on a CPU."""
 
     @property
     def num_tokens(self) -> int:
@@ -135,17 +135,19 @@ def layer_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> dic
     The norms compute in fp32 and keep their input so. Projections keep their input once for all that share it (q, k and
     v; gate and up; o has attention's result), and each the product with its A; frozen weights and biases ask for
     nothing. Attention keeps queries, keys, values and its result; SDPA has keys and values repeated for each head, and
-    the mask as numbers. The MLP keeps gate and up: what comes of them is made again (training/projections.py).
+    the mask as numbers; document by document it has no mask, and results apart that are then put together. The MLP
+    keeps gate and up: what comes of them is made again (training/projections.py).
     """
     element, tokens = element_bytes(settings), one_pass.num_tokens
     is_sdpa = one_pass.attention == "sdpa"
     keys = shape.query if is_sdpa else shape.key
+    results = 2 if one_pass.attention == "documents" else 1
     per_token = {
         "norm inputs": 2 * shape.hidden * _FP32 + 2 * _FP32,
         "inputs of q, k, v and of gate, up": 2 * shape.hidden * element,
         "products with A": 7 * settings.adapter_rank * element,
         "queries, keys, values": (shape.query + 2 * keys) * element,
-        "attention result": shape.query * element + shape.num_heads * _FP32,
+        "attention result": results * shape.query * element + shape.num_heads * _FP32,
         "mask": one_pass.sequence_tokens * element if is_sdpa else 0,
         "gate, up": 2 * shape.intermediate * element,
     }

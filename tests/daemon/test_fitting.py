@@ -50,6 +50,14 @@ def test_the_total_has_of_logits_and_backward_the_larger():
     assert memory.total == 1 + 2 + 3 + 4 + 5 + 60 + 8
 
 
+@pytest.mark.parametrize(("device", "kernel"), [("cpu", "documents"), ("cuda", "sdpa")])
+def test_on_a_cpu_attention_is_counted_without_masks(device, kernel):
+    fit = make_fit(SHAPES["14B"], SEED, device, "sdpa", micro_batch=1, checkpointed_layers=0)
+
+    assert fit.memory == estimate_memory(SHAPES["14B"], SEED, device, Pass(1, 4096, 0, kernel))
+    assert (layer_bytes(SHAPES["14B"], SEED, Pass(1, 4096, 0, kernel))["mask"] == 0) is (device == "cpu")
+
+
 @pytest.mark.parametrize("profile", [name for name in PROFILES if profile_memory_bytes(name)])
 def test_every_card_has_a_way_that_fits_it_and_keeps_the_step_as_large(profile):
     settings = DaemonSettings(**PROFILES[profile]["daemon"])

@@ -2,6 +2,7 @@
 
 import weakref
 from functools import cache
+from itertools import pairwise
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,7 +18,9 @@ from daemon.config import TrainingSettings
 from daemon.job import Job
 from daemon.memory import Pass, activation_bytes, estimate_memory
 from daemon.shapes import Shape
+from daemon.training.attention import SDPA, choose_attention
 from daemon.training.base import load_base
+from daemon.training.child import Child
 from daemon.training.fp8 import Fp8Linear
 from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
@@ -29,11 +32,15 @@ SHAPE = Shape(4, 128, 4, 2, 32, 384, 512, tied=True)
 
 
 @cache
-def make_adapted(compute_dtype_name: str, quantisation: str, rank: int) -> tuple[Any, TrainingSettings]:
-    """Return a model of SHAPE with an adapter, as a child loads it."""
+def make_adapted(
+    compute_dtype_name: str, quantisation: str, rank: int, attention: str = "sdpa"
+) -> tuple[Any, TrainingSettings]:
+    """Return a model of SHAPE with an adapter, as a child loads it; `documents` is the attention of one on a CPU."""
     settings = TrainingSettings(
         compute_dtype=compute_dtype_name, quantisation=quantisation, lora_rank=rank, lora_alpha=rank
     )
+    dtype = compute_dtype(settings)
+    kernel = SDPA if attention == "sdpa" else choose_attention("auto", "cpu", dtype, Child(lambda _: None))
     config = Qwen2Config(
         vocab_size=SHAPE.vocabulary,
         hidden_size=SHAPE.hidden,
@@ -42,25 +49,26 @@ def make_adapted(compute_dtype_name: str, quantisation: str, rank: int) -> tuple
         num_attention_heads=SHAPE.num_heads,
         num_key_value_heads=SHAPE.num_kv_heads,
         tie_word_embeddings=SHAPE.tied,
-        dtype=compute_dtype(settings),
+        dtype=dtype,
     )
     with TemporaryDirectory() as folder:
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         job = Job(line="t", run=1, kind="adapter", seed=1, settings=settings, device="cpu", base=folder)
-        return attach_adapter(load_base(job), job), settings
+        return attach_adapter(load_base(job, kernel), job), settings
 
 
 def run_forward(model: Any, settings: TrainingSettings, one_pass: Pass) -> torch.Tensor:
     """Return the loss of packed documents of uneven lengths, every token a target."""
     rows, width = one_pass.micro_batch, one_pass.sequence_tokens
-    ends = [width // 3, width // 2]
-    positions = torch.arange(width) - torch.tensor([max(end for end in (0, *ends) if end <= k) for k in range(width)])
+    ends = [0, width // 3, width // 2, width]
+    positions = torch.cat([torch.arange(end - start) for start, end in pairwise(ends)]).repeat(rows, 1)
     ids = torch.randint(0, SHAPE.vocabulary, (rows, width), generator=torch.Generator().manual_seed(1))
-    batch = {
-        "input_ids": ids,
-        "position_ids": positions.expand(rows, width),
-        "target_index": torch.arange(rows * width),
-    }
+    batch = {"input_ids": ids, "position_ids": positions, "target_index": torch.arange(rows * width)}
+    if one_pass.attention == "documents":
+        starts = [row * width + start for row in range(rows) for start in ends[:-1]]
+        borders = torch.tensor([*starts, rows * width], dtype=torch.int32)
+        batch = {name: tensor.view(1, -1) for name, tensor in batch.items()}
+        batch |= {"target_index": torch.arange(rows * width), "cu_seq_lens_q": borders, "cu_seq_lens_k": borders}
     hidden = hidden_at_targets(model, batch, compute_dtype(settings))
     return sum_losses(hidden, head(model), ids.flatten())
 
@@ -84,20 +92,22 @@ def measure_saved(model: Any, settings: TrainingSettings, one_pass: Pass) -> int
 @pytest.mark.parametrize("layers", [0, 1, 3, 4])
 @pytest.mark.parametrize(("micro_batch", "sequence_tokens"), [(1, 128), (1, 320), (3, 192)])
 @pytest.mark.parametrize(
-    ("arithmetic", "quantisation", "rank"),
+    ("arithmetic", "quantisation", "rank", "attention"),
     [
-        ("float32", "nf4", 8),
-        ("float32", "none", 64),
-        ("bfloat16", "nf4", 16),
-        ("bfloat16", "nf4", 128),
-        ("bfloat16", "none", 32),
+        ("float32", "nf4", 8, "sdpa"),
+        ("float32", "none", 64, "sdpa"),
+        ("bfloat16", "nf4", 16, "sdpa"),
+        ("bfloat16", "nf4", 128, "sdpa"),
+        ("bfloat16", "none", 32, "sdpa"),
+        ("float32", "nf4", 8, "documents"),
+        ("bfloat16", "none", 32, "documents"),
     ],
 )
 def test_what_is_kept_for_the_backward_pass_is_foreseen(
-    arithmetic: str, quantisation: str, rank: int, micro_batch: int, sequence_tokens: int, layers: int
+    arithmetic: str, quantisation: str, rank: int, attention: str, micro_batch: int, sequence_tokens: int, layers: int
 ) -> None:
-    model, settings = make_adapted(arithmetic, quantisation, rank)
-    one_pass = Pass(micro_batch, sequence_tokens, layers, "sdpa")
+    model, settings = make_adapted(arithmetic, quantisation, rank, attention)
+    one_pass = Pass(micro_batch, sequence_tokens, layers, attention)
     checkpoint_layers(model, layers)
 
     assert activation_bytes(SHAPE, settings, one_pass) == pytest.approx(
@@ -156,16 +166,21 @@ class LiveBytes(TorchDispatchMode):
 
 @pytest.mark.parametrize("layers", [0, 2, 4])
 @pytest.mark.parametrize(
-    ("arithmetic", "quantisation", "micro_batch", "sequence_tokens"),
-    [("float32", "nf4", 4, 256), ("bfloat16", "nf4", 8, 128), ("bfloat16", "none", 4, 256)],
+    ("arithmetic", "quantisation", "attention", "micro_batch", "sequence_tokens"),
+    [
+        ("float32", "nf4", "sdpa", 4, 256),
+        ("bfloat16", "nf4", "sdpa", 8, 128),
+        ("bfloat16", "none", "sdpa", 4, 256),
+        ("float32", "nf4", "documents", 4, 256),
+    ],
 )
 def test_the_peak_of_a_pass_is_foreseen(
-    arithmetic: str, quantisation: str, micro_batch: int, sequence_tokens: int, layers: int
+    arithmetic: str, quantisation: str, attention: str, micro_batch: int, sequence_tokens: int, layers: int
 ) -> None:
-    model, settings = make_adapted(arithmetic, quantisation, 16)
-    one_pass = Pass(micro_batch, sequence_tokens, layers, "sdpa")
+    model, settings = make_adapted(arithmetic, quantisation, 16, attention)
+    one_pass = Pass(micro_batch, sequence_tokens, layers, attention)
     checkpoint_layers(model, layers)
-    run_forward(model, settings, Pass(1, 64, 0, "sdpa")).backward()  # from now on the gradients are there
+    run_forward(model, settings, Pass(1, 64, 0, attention)).backward()  # from now on the gradients are there
     gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
     with LiveBytes([*model.parameters(), *model.buffers(), *frozen_tensors(model), *gradients]) as live:
         run_forward(model, settings, one_pass).backward()
