@@ -1,5 +1,6 @@
 """The frozen base from its files: found, checked, loaded once as the settings store it."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,20 @@ from daemon.training.attention import SDPA, Attention
 from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
 from daemon.training.failures import classify
-from daemon.training.fp8 import store_in_fp8
+from daemon.training.fp8 import read_fp8, store_in_fp8
 from daemon.training.model import Model, compute_dtype, keep_trainable
-from daemon.training.quantised import Note, find_quantised, ignore, name_key, save_quantised, set_aside
+from daemon.training.quantised import MANIFEST, Note, find_quantised, ignore, name_key, save_quantised, set_aside
 from daemon.training.ranks import rank
 from daemon.training.rows import Row
+
+COMPARED = "fp8_compared"
 
 
 def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore, check_on: Sequence[Row] = ()) -> Any:
     """Load the base model, frozen and quantised as the settings say; its config's `_commit_hash` is the hub's commit.
 
-    With a folder for them (`base_cache`), the 4-bit form is kept there and loaded the next time: the same bits. FP8 is
-    made at each load, and compared with the unquantised weights on the rows that are given.
+    With a folder for them (`base_cache`), the quantised form is kept there and loaded the next time: the same bits. FP8
+    is compared with the unquantised weights, on the rows that are given, when it is made; without rows it is not kept.
 
     Raises:
         Failed: base_missing, naming the model, where it was looked for, and what to set; exception, where FP8 changes
@@ -34,20 +37,22 @@ def load_base(job: Model, attention: Attention = SDPA, note: Note = ignore, chec
     """
     folder = find_base_file(job, "config.json").parent
     commit = None if Path(job.base).expanduser().is_dir() else folder.name  # that of the hub's snapshot
-    cache = job.base_cache if job.settings.quantisation == "nf4" else None
+    cache = None if job.settings.quantisation == "none" else job.base_cache
     key = name_key(job, folder, commit)
     model = None if cache is None else _load_kept(job, cache, key, attention, note)
     if model is None:
-        model = _load_afresh(job, folder, commit, attention)
+        model, compared = _load_afresh(job, folder, commit, attention), ""
+        if job.settings.quantisation == "fp8" and (compared := store_in_fp8(model, job, check_on, flat=attention.flat)):
+            note(COMPARED, compared)
         loaded_key = name_key(job, folder, commit)
         # A folder that was written to meanwhile: who knows which files these are. The hub's come as they are loaded.
-        if cache is not None and rank() == 0 and (loaded_key == key or commit is not None):
+        is_certain = (loaded_key == key or commit is not None) and (job.settings.quantisation == "nf4" or compared)
+        if cache is not None and rank() == 0 and is_certain:
             described = {"base": job.base, "revision": commit, "quantisation": job.settings.quantisation}
+            described |= {COMPARED: compared} if compared else {}
             save_quantised(model, cache, loaded_key, described, note)
     model.config._commit_hash = commit  # noqa: SLF001 - for the report; not every release sets it
     model.requires_grad_(False)
-    if job.settings.quantisation == "fp8" and (compared := store_in_fp8(model, job, check_on, flat=attention.flat)):
-        note("fp8_compared", compared)
     keep_trainable(model)
     return model
 
@@ -58,7 +63,11 @@ def _load_kept(job: Model, cache: Path, key: str, attention: Attention, note: No
     if kept is None:
         return None
     try:
-        model, loaded = _read(job, str(kept), attention)
+        if job.settings.quantisation == "fp8":
+            model, loaded = read_fp8(kept, job, attention.implementation)
+            note(COMPARED, f"{json.loads((kept / MANIFEST).read_bytes())[COMPARED]}, when it was made")
+        else:
+            model, loaded = _read(job, str(kept), attention)
     except Exception as error:  # as with the base itself: anything
         if classify(error).reason != "exception":
             raise

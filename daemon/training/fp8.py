@@ -1,11 +1,14 @@
 """The frozen base in FP8: e4m3 weights with a scale for each row, unpacked to the arithmetic wherever they are used."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from daemon.training.child import Failed
 from daemon.training.data import collate
@@ -92,6 +95,23 @@ def store_in_fp8(model: Any, job: Model, rows: Sequence[Row], *, flat: bool) -> 
     for handle in handles:
         handle.remove()
     return _compare(plain, _mean_loss(model, job, rows, flat=flat), len(rows))
+
+
+def read_fp8(folder: Path, job: Model, implementation: str) -> tuple[Any, dict[str, list[str]]]:
+    """Return what `store_in_fp8` made and was saved, on its device, and the `missing_keys` that the files lack."""
+    config = AutoConfig.from_pretrained(folder, use_cache=False)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=compute_dtype(job.settings), attn_implementation=implementation
+        )
+        for block in decoder(model).layers:
+            _store(block)
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = {name: tensor.to(job.device) for name, tensor in load_file(file).items()}
+        model.load_state_dict(tensors, strict=False, assign=True)
+    model.tie_weights()
+    decoder(model).rotary_emb = type(decoder(model).rotary_emb)(config=config).to(job.device)  # in no file
+    return model, {"missing_keys": [name for name, tensor in model.state_dict().items() if tensor.is_meta]}
 
 
 def _move_all_but(blocks: nn.ModuleList, model: Any, device: str) -> None:

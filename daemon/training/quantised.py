@@ -1,4 +1,4 @@
-"""Quantised bases on disk: made once, loaded as 4-bit files ever after, and never taken for those of another base."""
+"""Quantised bases on disk: made once, loaded as such files ever after, and never taken for those of another base."""
 
 import contextlib
 import fcntl
@@ -21,6 +21,7 @@ KEPT = 2  # the base of today, and the one before an upgrade or of another line
 MANIFEST = "manifest.json"
 _DAMAGED = ".damaged"
 _SPARE_BYTES = 1 << 30  # what a disk must have left beside it
+_FORMAT = 1  # of what we store ourselves (fp8.py): to be raised with it
 _LIBRARIES = ("torch", "transformers", "bitsandbytes")  # which decide what quantisation gives, and how it is written
 Note = Callable[[str, str], None]
 
@@ -37,7 +38,7 @@ def name_key(wanted: Model, folder: Path, commit: str | None) -> str:
     """
     files = {path.name: _stamp_of(path) for path in sorted(folder.iterdir()) if _decides(path)}
     settings = wanted.settings
-    kind = [settings.quantisation, settings.compute_dtype, wanted.device]
+    kind = [settings.quantisation, settings.compute_dtype, wanted.device, _FORMAT]
     libraries = {name: version(name) for name in _LIBRARIES}
     described = json.dumps([wanted.base, commit, files, kind, libraries], sort_keys=True)
     return sha256(described.encode()).hexdigest()[:32]

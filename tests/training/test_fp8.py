@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from daemon.config import TrainingSettings
+from daemon.files import digest_folder
 from daemon.job import Job
 from daemon.memory import Pass, activation_bytes
 from daemon.samples import load_tokenizer
@@ -20,10 +21,11 @@ from daemon.training.base import load_base
 from daemon.training.child import Failed
 from daemon.training.data import collate
 from daemon.training.fp8 import Fp8Linear
+from daemon.training.lora import attach_adapter
 from daemon.training.loss import sum_losses
 from daemon.training.model import decoder, head, hidden_at_targets
 from daemon.training.passes import checkpoint_layers
-from daemon.training.rows import build_samples_of, pack_rows
+from daemon.training.rows import Row, build_samples_of, pack_rows
 from daemon.training.train import train
 from tests.training.conftest import MICRO, make_items
 from tests.training.test_memory import SHAPE, make_adapted, measure_saved
@@ -138,6 +140,74 @@ def test_a_run_ends_within_a_third_of_a_percent_of_the_one_on_the_plain_base(
     assert stored["final_loss"] == pytest.approx(plain["final_loss"], rel=0.003)
     assert stored["best_eval_loss"] == pytest.approx(plain["best_eval_loss"], rel=0.003)
     assert "fp8_compared" in [note["note"] for note in notes]
+
+
+@pytest.fixture
+def rows(trained_base: Path) -> list[Row]:
+    """A few rows to compare losses on."""
+    samples = build_samples_of(
+        make_items(0, 2, "train"), load_tokenizer(str(trained_base)), TrainingSettings(**MICRO), seed=1
+    )
+    return pack_rows(list(samples), MICRO["sequence_tokens"]).rows
+
+
+def test_it_is_kept_with_its_comparison_and_gives_the_same_bits_and_gradients(
+    make_job: MakeJob, trained_base: Path, rows: list[Row], recorder: Any, tmp_path: Path
+) -> None:
+    job, _ = make_job(1, fields={"base": str(trained_base), "base_cache": tmp_path / "cache"}, quantisation="fp8")
+    first, second = recorder(), recorder()
+    afresh = load_base(job, note=first.note, check_on=rows)
+    (kept,) = (path for path in job.base_cache.iterdir() if path.is_dir())
+    loaded = load_base(job, note=second.note)
+
+    assert (afresh.name_or_path, loaded.name_or_path) == (str(trained_base), str(kept))
+    assert afresh.state_dict().keys() == loaded.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in afresh.state_dict().items())
+    told = [child.of("note")[0]["message"] for child in (first, second)]
+    assert json.loads((kept / "manifest.json").read_text())["fp8_compared"] == told[0]
+    assert told[1] == f"{told[0]}, when it was made"
+    batch, found = collate(rows, flat=False), []
+    for model in (afresh, loaded):
+        torch.manual_seed(3)
+        adapted = attach_adapter(model, job)
+        loss = sum_losses(hidden_at_targets(adapted, batch, torch.float32), head(adapted), batch["targets"])
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in adapted.parameters() if p.grad is not None)])
+    assert len(found[0]) > 1
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("harm", ["a flipped bit", "a tensor lost, with a manifest that fits"])
+def test_a_damaged_one_is_made_anew(
+    make_job: MakeJob, trained_base: Path, rows: list[Row], recorder: Any, tmp_path: Path, harm: str
+) -> None:
+    job, _ = make_job(1, fields={"base": str(trained_base), "base_cache": tmp_path / "cache"}, quantisation="fp8")
+    child = recorder()
+    load_base(job, check_on=rows)
+    (kept,) = (path for path in job.base_cache.iterdir() if path.is_dir())
+    if harm == "a flipped bit":
+        data = bytearray((kept / WEIGHTS).read_bytes())
+        data[-5] ^= 1
+        (kept / WEIGHTS).write_bytes(data)
+    else:
+        weights = load_file(kept / WEIGHTS)
+        del weights["model.layers.0.mlp.up_proj.scale"]
+        save_file(weights, kept / WEIGHTS, {"format": "pt"})
+        manifest = json.loads((kept / "manifest.json").read_text())
+        manifest["files"] = digest_folder(kept, without="manifest.json")
+        (kept / "manifest.json").write_text(json.dumps(manifest))
+
+    assert load_base(job, note=child.note, check_on=rows).name_or_path == str(trained_base)
+    assert load_base(job).name_or_path == str(kept)
+    assert "base_cache_damaged" in [note["note"] for note in child.of("note")]
+
+
+def test_one_that_was_compared_on_nothing_is_not_kept(make_job: MakeJob, tmp_path: Path) -> None:
+    job, _ = make_job(1, fields={"base_cache": tmp_path / "cache"}, quantisation="fp8")
+
+    load_base(job)
+
+    assert not job.base_cache.exists()
 
 
 REFUSAL = r"is \d\.\d{4} in FP8 and \d\.\d{4} unquantised: they differ.*CODELUPE_QUANTISATION=none"
