@@ -119,9 +119,9 @@ def activation_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -
     kept = (shape.num_layers - checkpointed) * layer + checkpointed * tokens * shape.hidden * element
     if checkpointed == 0:
         # The first norm's input needs no gradient: nothing below it learns.
-        kept -= tokens * (shape.hidden * _FP32 + _FP32)
+        kept -= tokens * (shape.hidden * element + _FP32)
     once = {
-        "final norm": shape.hidden * _FP32 + _FP32,
+        "final norm": shape.hidden * element + _FP32,
         "cosines and sines": 2 * shape.head_size * element if checkpointed < shape.num_layers else 0,
         "gradient of the loss": shape.hidden * element,
         "places of the targets": 8,
@@ -132,18 +132,18 @@ def activation_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -
 def layer_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> dict[str, int]:
     """Return what one layer keeps of a pass, in bytes by name.
 
-    The norms compute in fp32 and keep their input so. Projections keep their input once for all that share it (q, k and
-    v; gate and up; o has attention's result), and each the product with its A; frozen weights and biases ask for
-    nothing. Attention keeps queries, keys, values and its result; SDPA has keys and values repeated for each head, and
-    the mask as numbers; document by document it has no mask, and results apart that are then put together. The MLP
-    keeps gate and up: what comes of them is made again (training/projections.py).
+    The norms keep their input as it is, and one number of fp32 (training/layers.py). Projections keep their input once
+    for all that share it (q, k and v; gate and up; o has attention's result), and each the product with its A; frozen
+    weights and biases ask for nothing. Attention keeps queries, keys, values and its result; SDPA has keys and values
+    repeated for each head, and the mask as numbers; document by document it has no mask, and results apart that are
+    then put together. The MLP keeps gate and up: what comes of them is made again (training/projections.py).
     """
     element, tokens = element_bytes(settings), one_pass.num_tokens
     is_sdpa = one_pass.attention == "sdpa"
     keys = shape.query if is_sdpa else shape.key
     results = 2 if one_pass.attention == "documents" else 1
     per_token = {
-        "norm inputs": 2 * shape.hidden * _FP32 + 2 * _FP32,
+        "norm inputs": 2 * shape.hidden * element + 2 * _FP32,
         "inputs of q, k, v and of gate, up": 2 * shape.hidden * element,
         "products with A": 7 * settings.adapter_rank * element,
         "queries, keys, values": (shape.query + 2 * keys) * element,
@@ -169,18 +169,17 @@ def logits_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> in
 def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> int:
     """Return what the backward pass has at once beside all that is kept: the insides of one MLP, and one weight of it.
 
-    These are three tensors as wide as the MLP (of silu(gate), up and gate, or their gradients), the gradients of its
-    output and of its input, and an unpacked weight; the loss and the last norm have given back what they kept. Where
-    every layer is checkpointed, the last one is computed again while all inputs are still there; with fewer, the layers
-    that kept everything have given it back by then.
+    These are three tensors as wide as the MLP (of silu(gate), up and gate, or their gradients), and an unpacked weight;
+    the gradients of its output and of its input take the place of what the loss and the last norm kept. Where every
+    layer is checkpointed, the last one is computed again while all inputs are still there, its own among them; with
+    fewer, the layers that kept everything have given it back by then.
     """
     element = element_bytes(settings)
-    given_back = shape.hidden * (_FP32 + element)
-    gradients = one_pass.num_tokens * ((3 * shape.intermediate + 2 * shape.hidden) * element - given_back)
+    gradients = one_pass.num_tokens * 3 * shape.intermediate * element
     unpacked = shape.hidden * shape.intermediate * element if settings.quantisation != "none" else 0
     again = 0
     if one_pass.checkpointed_layers >= shape.num_layers:
-        again = sum(layer_bytes(shape, settings, one_pass).values())
+        again = sum(layer_bytes(shape, settings, one_pass).values()) - one_pass.num_tokens * shape.hidden * element
     return gradients + unpacked + again + _mask_bytes(one_pass)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from daemon.job import Job
 from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
+from daemon.training.layers import keep_less_of_norms
 from daemon.training.model import keep_trainable
 from daemon.training.principal import begin_principal
 from daemon.training.projections import share_inputs
@@ -31,6 +32,7 @@ def attach_adapter(base: Any, job: Job) -> Any:
         if job.settings.adapter_init == "pissa":
             begin_principal(model, find_base_file(job, "config.json").parent, job.settings.lora_rank)
     share_inputs(model)
+    keep_less_of_norms(model)
     # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
     keep_trainable(model)
     return model

@@ -24,7 +24,7 @@ def test_a_layer_of_the_14b_keeps_what_the_count_by_hand_says():
     kept = {name: size / 4096 for name, size in layer_bytes(SHAPES["14B"], SEED, Pass(1, 4096, 0, "varlen")).items()}
 
     assert kept == {
-        "norm inputs": 2 * 5120 * 4 + 2 * 4,
+        "norm inputs": 2 * 5120 * 2 + 2 * 4,
         "inputs of q, k, v and of gate, up": 2 * 5120 * 2,
         "products with A": 7 * 256 * 2,
         "queries, keys, values": (5120 + 2 * 1024) * 2,
