@@ -70,6 +70,9 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     """Seconds between two checkpoints."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Attention kernel; auto takes the best that is there, and says which."""
+    fused_kernels: Literal["torch", "liger", "compile"] = "torch"
+    """Kernels of norms, rotary embedding and silu(gate)·up: torch's, Liger's (CUDA, the extra `liger`), or compiled
+    ones (takes a compiler, and a minute at the start). Those that fail or give other gradients are passed over."""
     checkpointed_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = "auto"
     """Layers that keep their input alone and are computed again in the backward pass (all: up to 45 % more arithmetic);
     auto: as few as the memory asks for, with micro-batches of at most the size set here."""

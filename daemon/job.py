@@ -115,6 +115,8 @@ class Result(_Document):
     base_revision: str | None
     tokenizer_digest: str
     attention: str
+    kernels: str = "torch"
+    """Whose kernels computed norms, rotary embedding and silu(gate)·up: those of `fused_kernels`, or plain torch's."""
     micro_batch: int = 0
     """Sequences per forward pass, and layers that were recomputed, at the end of the run."""
     checkpointed_layers: int = 0

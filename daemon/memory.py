@@ -169,18 +169,18 @@ def logits_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> in
 def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> int:
     """Return what the backward pass has at once beside all that is kept: the insides of one MLP, and one weight of it.
 
-    These are three tensors as wide as the MLP (of silu(gate), up and gate, or their gradients), and an unpacked weight;
-    the gradients of its output and of its input take the place of what the loss and the last norm kept. Where every
-    layer is checkpointed, the last one is computed again while all inputs are still there, its own among them; with
-    fewer, the layers that kept everything have given it back by then.
+    First three tensors as wide as the MLP (silu(gate)·up, the gradients of gate and up), then both gradients and an
+    unpacked weight; the gradients of its output and of its input take the place of what the loss and the last norm
+    kept. Where every layer is checkpointed, the last one is computed again while all inputs are still there, its own
+    among them; with fewer, the layers that kept everything have given it back by then.
     """
     element = element_bytes(settings)
-    gradients = one_pass.num_tokens * 3 * shape.intermediate * element
+    wide = one_pass.num_tokens * shape.intermediate * element
     unpacked = shape.hidden * shape.intermediate * element if settings.quantisation != "none" else 0
     again = 0
     if one_pass.checkpointed_layers >= shape.num_layers:
         again = sum(layer_bytes(shape, settings, one_pass).values()) - one_pass.num_tokens * shape.hidden * element
-    return gradients + unpacked + again + _mask_bytes(one_pass)
+    return 2 * wide + max(wide, unpacked) + again + _mask_bytes(one_pass)
 
 
 def _mask_bytes(one_pass: Pass) -> int:

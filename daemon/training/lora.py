@@ -12,7 +12,8 @@ from torch import Tensor
 from daemon.job import Job
 from daemon.training.base_files import find_base_file
 from daemon.training.child import Failed
-from daemon.training.layers import keep_less_of_norms
+from daemon.training.kernels import PLAIN, Kernels
+from daemon.training.layers import use_kernels
 from daemon.training.model import keep_trainable
 from daemon.training.principal import begin_principal
 from daemon.training.projections import share_inputs
@@ -22,7 +23,7 @@ WEIGHTS = "adapter_model.safetensors"
 State = dict[str, Tensor]
 
 
-def attach_adapter(base: Any, job: Job) -> Any:
+def attach_adapter(base: Any, job: Job, kernels: Kernels = PLAIN) -> Any:
     """Put a trainable adapter on the base: a new one, or one with the weights that the job continues."""
     if job.continued is not None:
         _refuse_to_continue(job)
@@ -31,8 +32,8 @@ def attach_adapter(base: Any, job: Job) -> Any:
         model = get_peft_model(base, LoraConfig(**_shape(job), task_type="CAUSAL_LM"))
         if job.settings.adapter_init == "pissa":
             begin_principal(model, find_base_file(job, "config.json").parent, job.settings.lora_rank)
-    share_inputs(model)
-    keep_less_of_norms(model)
+    share_inputs(model, kernels)
+    use_kernels(model, kernels)
     # Not prepare_model_for_kbit_training: it would turn embeddings, norms and head into fp32.
     keep_trainable(model)
     return model

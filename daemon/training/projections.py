@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from daemon.training.fp8 import Fp8Linear
+from daemon.training.kernels import Kernels
 
 SHARING = (("q_proj", "k_proj", "v_proj"), ("o_proj",))
 
@@ -60,32 +61,35 @@ def _project(x: Tensor, projections: Projections, down: Sequence[Tensor], up: Se
 
 def _project_back(
     grads: Sequence[Tensor],
-    x: Tensor,
     low: Tensor,
     projections: Projections,
     down: Sequence[Tensor],
     up: Sequence[Tensor],
     *,
     needs_x: bool = True,
-) -> tuple[Any, list[Tensor], list[Tensor]]:
-    """Return the gradients of x (None where it needs none), of every A and of every B, from those of the outputs."""
-    ranks = [len(a) for a in down]
+) -> tuple[Any, Tensor, list[Tensor]]:
+    """Return the gradients of x (None where it needs none), of x·Aᵀ and of every B, from those of the outputs."""
+    ranks, dtype = [len(a) for a in down], low.dtype
     to_low = torch.empty_like(low)
     to_x: Tensor | None = None
     to_up = []
     for one, grad, part, to_part, weight in zip(
         projections, grads, torch.split(low, ranks, 1), torch.split(to_low, ranks, 1), up, strict=True
     ):
-        to_part.addmm_(grad, weight.to(x.dtype), beta=0, alpha=one.scale)
-        made = torch.empty(weight.shape, dtype=x.dtype, device=x.device)
+        to_part.addmm_(grad, weight.to(dtype), beta=0, alpha=one.scale)
+        made = torch.empty(weight.shape, dtype=dtype, device=low.device)
         to_up.append(made.addmm_(grad.T, part, beta=0, alpha=one.scale).to(weight.dtype))
         if needs_x:
-            base = one.weight(x.dtype)
+            base = one.weight(dtype)
             to_x = grad @ base if to_x is None else to_x.addmm_(grad, base)
     if to_x is not None:
-        to_x.addmm_(to_low, torch.cat([*down]).to(x.dtype))
-    to_down = torch.split((to_low.T @ x).to(down[0].dtype), ranks)
-    return to_x, list(to_down), to_up
+        to_x.addmm_(to_low, torch.cat([*down]).to(dtype))
+    return to_x, to_low, to_up
+
+
+def _down_gradients(to_low: Tensor, x: Tensor, down: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return the gradients of every A from those of x·Aᵀ."""
+    return torch.split((to_low.T @ x).to(down[0].dtype), [len(a) for a in down])
 
 
 class _Shared(torch.autograd.Function):
@@ -103,15 +107,10 @@ class _Shared(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, low, *adapters = ctx.saved_tensors
         num = len(ctx.projections)
-        to_x, to_down, to_up = _project_back(
-            [grad.flatten(0, -2) for grad in grads],
-            x.flatten(0, -2),
-            low,
-            ctx.projections,
-            adapters[:num],
-            adapters[num:],
-            needs_x=ctx.needs_input_grad[0],
-        )
+        down, up = adapters[:num], adapters[num:]
+        flat = [grad.flatten(0, -2) for grad in grads]
+        to_x, to_low, to_up = _project_back(flat, low, ctx.projections, down, up, needs_x=ctx.needs_input_grad[0])
+        to_down = _down_gradients(to_low, x.flatten(0, -2), down)
         return (None if to_x is None else to_x.view_as(x), None, *to_down, *to_up)
 
 
@@ -119,11 +118,11 @@ class _Mlp(torch.autograd.Function):
     """down(silu(gate(x)) · up(x)); the adapters come as three A and three B."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, projections: Projections, *adapters: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, projections: Projections, kernels: Kernels, *adapters: Tensor) -> Tensor:
         down, up = adapters[:3], adapters[3:]
         (gate, value), low = _project(x.flatten(0, -2), projections[:2], down[:2], up[:2])
-        (out,), low_out = _project(functional.silu(gate).mul_(value), projections[2:], down[2:], up[2:])
-        ctx.projections = projections
+        (out,), low_out = _project(kernels.swiglu(gate, value), projections[2:], down[2:], up[2:])
+        ctx.projections, ctx.kernels = projections, kernels
         ctx.save_for_backward(x, gate, value, low, low_out, *adapters)
         return out.view_as(x)  # type: ignore[no-any-return]
 
@@ -131,22 +130,16 @@ class _Mlp(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, gate, value, low, low_out, *adapters = ctx.saved_tensors
         down, up = adapters[:3], adapters[3:]
-        opened = functional.silu(gate)
-        to_inner, to_a, to_b = _project_back(
-            [grads[0].flatten(0, -2)], opened * value, low_out, ctx.projections[2:], down[2:], up[2:]
+        outer = [grads[0].flatten(0, -2)]
+        to_inner, to_low, to_b = _project_back(outer, low_out, ctx.projections[2:], down[2:], up[2:])
+        to_gate, to_value, inner = ctx.kernels.swiglu_back(to_inner, gate, value)
+        to_a = _down_gradients(to_low, inner, down[2:])
+        del to_inner, inner  # before a weight is unpacked
+        to_x, to_low, to_up = _project_back(
+            [to_gate, to_value], low, ctx.projections[:2], down[:2], up[:2], needs_x=ctx.needs_input_grad[0]
         )
-        to_value = opened.mul_(to_inner)
-        to_gate = torch.ops.aten.silu_backward(to_inner.mul_(value), gate)
-        to_x, to_down, to_up = _project_back(
-            [to_gate, to_value],
-            x.flatten(0, -2),
-            low,
-            ctx.projections[:2],
-            down[:2],
-            up[:2],
-            needs_x=ctx.needs_input_grad[0],
-        )
-        return (None if to_x is None else to_x.view_as(x), None, *to_down, *to_a, *to_up, *to_b)
+        to_down = _down_gradients(to_low, x.flatten(0, -2), down[:2])
+        return (None if to_x is None else to_x.view_as(x), None, None, *to_down, *to_a, *to_up, *to_b)
 
 
 class _Sharing:
@@ -170,25 +163,25 @@ class _Sharing:
         return out
 
 
-def _apply(function: Any, x: Tensor, modules: Sequence[Any]) -> Any:
+def _apply(function: Any, x: Tensor, modules: Sequence[Any], *extra: Any) -> Any:
     """Run a function with the adapter that is active."""
     name = modules[0].active_adapters[0]
     projections = tuple(Projection(module.base_layer, module.scaling[name]) for module in modules)
     weights = [getattr(module, part)[name].weight for part in ("lora_A", "lora_B") for module in modules]
-    return function.apply(x, projections, *weights)
+    return function.apply(x, projections, *extra, *weights)
 
 
-def share_inputs(model: Any) -> None:
-    """Make each decoder layer of a model with LoRA on all projections run them together."""
+def share_inputs(model: Any, kernels: Kernels) -> None:
+    """Make each decoder layer of a model with LoRA on all projections run them together, silu(gate)·up by `kernels`."""
     for layer in model.get_base_model().model.layers:
         for names in SHARING:
             sharing = _Sharing([getattr(layer.self_attn, name) for name in names])
             for index, module in enumerate(sharing.modules):
                 module.forward = partial(sharing.forward, index)
-        layer.mlp.forward = partial(_run_mlp, layer.mlp)
+        layer.mlp.forward = partial(_run_mlp, layer.mlp, kernels)
 
 
-def _run_mlp(mlp: Any, x: Tensor) -> Any:
+def _run_mlp(mlp: Any, kernels: Kernels, x: Tensor) -> Any:
     if mlp.gate_proj.disable_adapters:
         return type(mlp).forward(mlp, x)
-    return _apply(_Mlp, x, (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    return _apply(_Mlp, x, (mlp.gate_proj, mlp.up_proj, mlp.down_proj), kernels)

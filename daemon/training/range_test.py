@@ -16,6 +16,7 @@ from daemon.training.attention import choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
+from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
 from daemon.training.material import make_rows
 from daemon.training.model import compute_dtype, prepare_device
@@ -65,12 +66,13 @@ def range_test(job: Job, job_dir: Path, child: Child) -> None:
     assert asked is not None  # noqa: S101 - who starts this verb gives them
     prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
+    kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)
     child.phase("tokenize")
     rows, _ = make_rows(read_items(job_dir / MEMBERS), load_base_tokenizer(job), job, child)
     num_rows = asked.steps * settings.micro_batch * settings.accumulation
     rows = PackedRows(list(islice(cycle(rows.rows), num_rows)))
     child.phase("load")
-    model = attach_adapter(load_base(job, attention), job)
+    model = attach_adapter(load_base(job, attention), job, kernels)
     child.phase("train")
     plan = dataclasses.replace(
         make_plan(job, rows, settings.micro_batch, flat=attention.flat),

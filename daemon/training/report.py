@@ -30,6 +30,7 @@ def save_result(
     rows: Rows,
     num_samples: int,
     attention: str,
+    kernels: str = "torch",
 ) -> None:
     """Write result.json; `made` is the folder with what came out."""
     result = Result(
@@ -52,6 +53,7 @@ def save_result(
         base_revision=getattr(model.config, "_commit_hash", None) or job.base_revision,
         tokenizer_digest=tokenizer_digest(tokenizer),
         attention=attention,
+        kernels=kernels,
         micro_batch=plan.micro_batch,
         checkpointed_layers=plan.fit.checkpointed_layers if plan.fit else 0,
         planned_bytes=plan.fit.memory.total if plan.fit else 0,

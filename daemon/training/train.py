@@ -17,6 +17,7 @@ from daemon.training.child import Child, Failed
 from daemon.training.completions import Completions
 from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
+from daemon.training.kernels import Kernels, choose_kernels
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.material import Material, count_steps, eval_interval, make_material
 from daemon.training.model import compute_dtype, prepare_device
@@ -39,6 +40,7 @@ def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | 
     prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
+    kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)
     shape, last = read_shape(job), last_progress(job_dir / CHECKPOINTS)
     fit = choose_pass(job, shape, attention.name, last)
     num_out_of_memory = last.num_out_of_memory if last else 0
@@ -47,7 +49,7 @@ def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | 
     while True:
         child.emit("plan", **fit.to_event())
         try:
-            return train_once(job, job_dir, child, material, attention, fit, num_out_of_memory)
+            return train_once(job, job_dir, child, material, attention, kernels, fit, num_out_of_memory)
         except OutOfMemory as error:
             if num_ranks() > 1:  # the others wait within the step, and cannot be told
                 message = f"device {rank()}: {describe_pass(fit)} do not fit: set a smaller CODELUPE_MICRO_BATCH"
@@ -70,6 +72,7 @@ def train_once(
     child: Child,
     material: Material,
     attention: Attention,
+    kernels: Kernels,
     fit: Fit,
     num_out_of_memory: int,
 ) -> None:
@@ -81,7 +84,7 @@ def train_once(
     plan = replace(plan, fit=fit, num_out_of_memory=num_out_of_memory)
 
     child.phase("load")
-    model = attach_adapter(load_base(job, attention, child.note, (validation or rows).rows), job)
+    model = attach_adapter(load_base(job, attention, child.note, (validation or rows).rows), job, kernels)
     checkpoint_layers(model, fit.checkpointed_layers)
 
     child.phase("train")
@@ -95,7 +98,19 @@ def train_once(
     child.phase("save")
     with new_folder(job_dir / "adapter") as folder:
         save_adapter(model, job, folder)
-    save_result(job, job_dir, "adapter", model, tokenizer, plan, progress, rows, material.num_samples, attention.name)
+    save_result(
+        job,
+        job_dir,
+        "adapter",
+        model,
+        tokenizer,
+        plan,
+        progress,
+        rows,
+        material.num_samples,
+        attention.name,
+        kernels.name,
+    )
 
 
 def make_plan(job: Job, rows: Rows, micro_batch: int, *, flat: bool) -> Plan:

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch._decomp import decomposition_table
 from torch.nn import functional
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, apply_rotary_pos_emb
 
-from daemon.training.elementwise import rms_norm, rms_norm_back
+from daemon.training.elementwise import rotate, rotate_back
+from daemon.training.kernels import PLAIN, Kernels, make_fused
 from tests.training.test_projections import difference
 
 EPS = 1e-6
+HALVES = [torch.bfloat16, torch.float16]
 
 
 def draw(*shapes: tuple[int, ...], dtype: torch.dtype) -> list[Tensor]:
@@ -29,9 +31,9 @@ def make_norm(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return x, weight, grad
 
 
-def norm_by_ours(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    out, inverse = rms_norm(x, weight, EPS)
-    return out, rms_norm_back(grad, x, weight, inverse)
+def norm_by(kernels: Kernels, x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    out, inverse = kernels.rms_norm(x, weight, EPS)
+    return out, kernels.rms_norm_back(grad, x, weight, inverse)
 
 
 def norm_by_transformers(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,27 +50,54 @@ def norm_exactly(x: Tensor, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tenso
     return out.detach(), *torch.autograd.grad(out, x, grad.double())
 
 
-@pytest.fixture(params=["cpu", "cuda"])
-def branch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Go each way: that of CUDA too, with torch's own definition of its kernel in the kernel's place."""
+@pytest.fixture(params=["plain", "fused"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[Kernels]:
+    """The plain ones, and those of CUDA: torch's own definition of its kernel stands in for the kernel."""
     with torch.library._scoped_library("aten", "IMPL") as library:
-        if request.param == "cuda":
-            defined: Callable[..., Any] = decomposition_table[torch.ops.aten._fused_rms_norm_backward.default]
-            library.impl("_fused_rms_norm_backward", defined, "CPU")
-            monkeypatch.setattr(torch.Tensor, "is_cuda", True)
-        yield
+        defined: Callable[..., Any] = decomposition_table[torch.ops.aten._fused_rms_norm_backward.default]
+        library.impl("_fused_rms_norm_backward", defined, "CPU")
+        yield PLAIN if request.param == "plain" else make_fused()
 
 
-def test_a_norm_and_its_gradient_are_those_of_transformers(branch: None) -> None:
+def test_a_norm_and_its_gradient_are_those_of_transformers(kernels: Kernels) -> None:
     given = make_norm(torch.float32)
-    for found, expected in zip(norm_by_ours(*given), norm_by_transformers(*given), strict=True):
+    for found, expected in zip(norm_by(kernels, *given), norm_by_transformers(*given), strict=True):
         assert difference(found, expected) <= 1e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_in_half_precision_they_are_at_least_as_near_to_the_exact_ones(branch: None, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_in_half_precision_they_are_at_least_as_near_to_the_exact_ones(kernels: Kernels, dtype: torch.dtype) -> None:
     given = make_norm(dtype)
-    rows = zip(norm_by_ours(*given), norm_by_transformers(*given), norm_exactly(*given), strict=True)
+    rows = zip(norm_by(kernels, *given), norm_by_transformers(*given), norm_exactly(*given), strict=True)
     for found, theirs, exact in rows:
         assert found.dtype == dtype
         assert difference(found, exact) <= 1.02 * difference(theirs, exact)
+
+
+def make_heads(dtype: torch.dtype) -> list[Tensor]:
+    """Return queries, keys, gradients of both, [B, heads, T, D], cosines and sines, [B, T, D]."""
+    heads = [
+        tensor.transpose(1, 2)
+        for tensor in draw((2, 9, 4, 32), (2, 9, 2, 32), (2, 9, 4, 32), (2, 9, 2, 32), dtype=dtype)
+    ]
+    angles = torch.outer(torch.arange(9.0), 0.7 ** torch.arange(16.0)).repeat(2, 1, 2)
+    return [*heads, angles.cos().to(dtype), angles.sin().to(dtype)]
+
+
+def rotate_by_transformers(
+    query: Tensor, key: Tensor, to_query: Tensor, to_key: Tensor, cos: Tensor, sin: Tensor
+) -> list[Tensor]:
+    given = [query.clone().requires_grad_(), key.clone().requires_grad_()]
+    outs = apply_rotary_pos_emb(*given, cos, sin)
+    return [*(out.detach() for out in outs), *torch.autograd.grad(outs, given, (to_query, to_key))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_rotary_embedding_and_its_gradients_are_those_of_transformers(dtype: torch.dtype) -> None:
+    given = make_heads(dtype)
+    query, key, to_query, to_key, cos, sin = given
+    found = [*rotate(query, key, cos, sin), *rotate_back(to_query, to_key, cos, sin)]
+    exact = rotate_by_transformers(*(tensor.double() for tensor in given))
+    for one, theirs, right in zip(found, rotate_by_transformers(*given), exact, strict=True):
+        assert one.dtype == dtype
+        assert difference(one, right) <= max(1e-7, 1.02 * difference(theirs, right))

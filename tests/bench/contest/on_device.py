@@ -18,6 +18,7 @@ from daemon.job import Event, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
 from daemon.training.child import Child
+from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.passes import checkpoint_layers, choose_pass
@@ -80,9 +81,12 @@ def measure_variant(pipe: Connection, variant: Variant, device: str, started: fl
 def train_ours(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:
     """Train with our trainer, as the planner chooses for the memory that is there; return what it has chosen."""
     settings = job.settings
-    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), Child(lambda _: None))
+    silent = Child(lambda _: None)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), silent)
+    kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), silent)
     fit = choose_pass(job, variant.shape, attention.name, None)
-    model = attach_adapter(build_base(variant.shape, settings, job.device, attention.implementation), job)
+    base = build_base(variant.shape, settings, job.device, attention.implementation)
+    model = attach_adapter(base, job, kernels)
     checkpoint_layers(model, fit.checkpointed_layers)
 
     def follow(event: Event) -> None:
@@ -94,7 +98,7 @@ def train_ours(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str,
     PackedTrainer(model, rows, None, plan, folder, Child(follow)).run()
     planned = {"planned_gib": round(fit.memory.total / _GIB, 3)}
     chosen = {"micro_batch": fit.micro_batch, "checkpointed_layers": fit.checkpointed_layers}
-    return {"attention": attention.name, **chosen, **planned}
+    return {"attention": attention.name, "kernels": kernels.name, **chosen, **planned}
 
 
 def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:

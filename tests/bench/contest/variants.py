@@ -16,6 +16,7 @@ _TINY: dict[str, Any] = {
     "micro_batch": 1,
     "accumulation": 2,
     "threads": 1,
+    "fused_kernels": "torch",
 }
 
 
@@ -62,4 +63,5 @@ VARIANTS = [
     Variant("ours_32b", "32B", "ours", changes=_SHORT | {"micro_batch": 1, "accumulation": 4}, estimate_s=80),
     Variant("ours_small_batch", "14B", "ours", changes=_SHORT | {"micro_batch": 1, "accumulation": 4}),
     Variant("ours_fp8", "14B", "ours", changes=_SHORT | {"quantisation": "fp8"}),
+    Variant("ours_compiled", "14B", "ours", changes=_SHORT | {"fused_kernels": "compile"}, estimate_s=70),
 ]
