@@ -27,6 +27,8 @@ class _Attended:
         if event["event"] == "step":
             figures = {name: event[name] for name in _FIGURES if name in event}
             self._task.update(event["step"], event["total"], **figures)
+        elif event["event"] == "eval":
+            self._task.update(event["step"], validation_loss=event["loss"], bits_per_byte=event["bits_per_byte"])
         elif event["event"] == "note":
             click.echo(f"{event['note']}: {event['message']}", err=True)
 

@@ -1,6 +1,7 @@
 """`codelupe train base`: a new base model, from scratch or with all weights of another one trained on."""
 
 import json
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -12,8 +13,9 @@ from daemon.attended import run_attended
 from daemon.config import Settings, TrainingSettings
 from daemon.corpus import first_chars
 from daemon.device import detect_device
-from daemon.files import remove, write_atomically, write_lines
-from daemon.job import JOB, MEMBERS, Job, Recipe, Result
+from daemon.files import remove, write_atomically
+from daemon.held_out import LARGEST_UNIT, write_material
+from daemon.job import JOB, MEMBERS, VALIDATION, Job, Recipe, Result
 from daemon.material import read_items_of
 from daemon.publish import publish_folder
 from daemon.reports import as_json, print_json
@@ -23,7 +25,11 @@ Architecture = Literal["qwen2", "gpt2"]
 JOBS = "_bases"  # beside the folders of lines, whose names begin with a letter or a digit
 CHARS_PER_TOKEN = 8  # more than any text has: so much of it is read at most, what is over would not be learned
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
-_BULKY = (JOB, MEMBERS, "result.json", "checkpoints", "base", "tokenizer")
+_BULKY = (JOB, MEMBERS, VALIDATION, "result.json", "checkpoints", "base", "tokenizer")
+_TOLD = (
+    *("steps", "tokens", "seconds", "tokens_per_s", "final_loss", "validation_loss", "validation_bits_per_byte"),
+    *("num_samples", "packing_density"),
+)
 
 
 class Tokens(click.ParamType[int]):
@@ -54,6 +60,10 @@ class Tokens(click.ParamType[int]):
     "--data", type=click.Path(path_type=Path, exists=True),
     help="Folder of text files, or JSON lines with `content`; without it the line's training side in the database.",
 )  # fmt: skip
+@click.option(
+    "--held-out", type=click.FloatRange(0, 0.5), default=0.01, show_default=True,
+    help="Share of the text, in whole repositories or files, that is measured on and not learned; 0: none.",
+)  # fmt: skip
 @as_json
 @click.pass_obj
 def base(
@@ -63,6 +73,7 @@ def base(
     architecture: Architecture | None,
     source: str | None,
     data: Path | None,
+    held_out: float,
     as_json: bool,
 ) -> None:
     """Make FOLDER a new base model, to be used as CODELUPE_BASE_MODEL: from scratch, or from another base.
@@ -71,14 +82,16 @@ def base(
     CODELUPE_VOCABULARY and CODELUPE_PRETRAIN_LEARNING_RATE from scratch, CODELUPE_FULL_LEARNING_RATE with --from;
     CODELUPE_SEQUENCE_TOKENS, CODELUPE_MICRO_BATCH, CODELUPE_ACCUMULATION, CODELUPE_COMPUTE_DTYPE for both.
 
-    The same command again goes on where it was stopped. Text that is held out is never read.
+    The validation loss is measured at the start, now and then, and at the end; it stops nothing: all tokens are learned,
+    and the last weights are kept. The same command again goes on where it was stopped. What the database holds out for
+    its gate is never read.
     """
     if source is not None and architecture is not None:
         raise click.UsageError("--from keeps the architecture of the base: leave --architecture out")
     if folder.exists():
         raise click.UsageError(f"{folder} is there already: name a new folder, a base is never overwritten")
     setup_logging(level=settings.monitoring.log_level)
-    recipe = Recipe(tokens=tokens, architecture=None if source else architecture or "qwen2")
+    recipe = Recipe(tokens=tokens, architecture=None if source else architecture or "qwen2", held_out=held_out)
     job = _describe(settings, folder.absolute(), recipe, source)
     job_dir = settings.home / "runs" / JOBS / folder.name
     _prepare(settings, job, job_dir, data)
@@ -90,8 +103,15 @@ def base(
     else:
         click.echo(
             f"{folder}: {told['parameters']:,} parameters, {told['tokens']:,} tokens in {told['steps']:,} steps, loss "
-            f"{told['final_loss']:.3f}; use it with CODELUPE_BASE_MODEL={folder.absolute()} and a new CODELUPE_LINE"
+            f"{told['final_loss']:.3f}, {_say_validation(told)}; use it with CODELUPE_BASE_MODEL={folder.absolute()} "
+            "and a new CODELUPE_LINE"
         )
+
+
+def _say_validation(told: dict[str, Any]) -> str:
+    if told["validation_loss"] is None:
+        return "nothing held out to measure on"
+    return f"validation loss {told['validation_loss']:.3f} ({told['validation_bits_per_byte']:.3f} bits per byte)"
 
 
 def _describe(settings: Settings, folder: Path, recipe: Recipe, source: str | None) -> Job:
@@ -127,8 +147,12 @@ def _prepare(settings: Settings, job: Job, job_dir: Path, data: Path | None) -> 
     job_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     assert job.recipe is not None  # noqa: S101 - made in _describe
     limit = job.recipe.tokens * CHARS_PER_TOKEN
+    share = job.recipe.held_out
     with read_items_of(settings, data) as items:
-        write_lines(job_dir / MEMBERS, (item.model_dump_json() for item in first_chars(items, limit)))
+        num = write_material(job_dir, first_chars(items, limit), share, job.settings.sequence_tokens)
+    if share and not num:
+        too_large = f"each text is more than {LARGEST_UNIT:.0%} of all, so none is held out"
+        click.echo(f"there will be no validation loss: {too_large}", err=True)
     write_atomically(job_dir / JOB, text)  # last: what has one is whole
 
 
@@ -137,13 +161,15 @@ def _publish(job: Job, job_dir: Path, folder: Path, data: str) -> dict[str, Any]
     result = Result.model_validate_json((job_dir / "result.json").read_bytes())
     assert job.recipe is not None  # noqa: S101 - made in _describe
     training = result.model_dump(mode="json")
+    held_out = set(_read_digests(job_dir / VALIDATION))
     manifest = {
         "made": "from scratch" if job.recipe.architecture else "by full training",
         "architecture": job.recipe.architecture,
         "from": None if job.recipe.architecture else job.base,
         "base_revision": None if job.recipe.architecture else result.base_revision,
         "data": data,
-        "members_digest": _digest_members(job_dir / MEMBERS),
+        "members_digest": _digest_members(job_dir / MEMBERS, without=held_out),
+        "held_out": {"texts": len(held_out), "digest": _digest_members(job_dir / VALIDATION)},
         "tokenizer_digest": result.tokenizer_digest,
         "training": training,
         "config": job.settings.model_dump(mode="json"),
@@ -153,15 +179,20 @@ def _publish(job: Job, job_dir: Path, folder: Path, data: str) -> dict[str, Any]
     digest = publish_folder(job_dir / "base", folder, manifest, confirm=lambda: None)
     for name in _BULKY:
         remove(job_dir / name)
-    shown = ("steps", "tokens", "seconds", "tokens_per_s", "final_loss", "num_samples", "packing_density")
-    told = {name: training[name] for name in shown}
+    told = {name: training[name] for name in _TOLD}
     return {"folder": str(folder), "parameters": result.trainable_parameters, "manifest_digest": digest, **told}
 
 
-def _digest_members(path: Path) -> str:
+def _digest_members(path: Path, without: Container[str] = ()) -> str:
     """Return the SHA-256 over the SHA-256 of each text, in the order of the stream."""
     digest = sha256()
+    for name in _read_digests(path):
+        if name not in without:
+            digest.update(bytes.fromhex(name))
+    return digest.hexdigest()
+
+
+def _read_digests(path: Path) -> Iterator[str]:
     with path.open("rb") as file:
         for line in file:
-            digest.update(bytes.fromhex(json.loads(line)["sha256"]))
-    return digest.hexdigest()
+            yield json.loads(line)["sha256"]

@@ -28,6 +28,8 @@ class Recipe(_Document):
     """To be learned, in whole steps."""
     architecture: Literal["qwen2", "gpt2"] | None
     """Of the model that is made from scratch, of the settings' size; none: the base's weights are all trained on."""
+    held_out: float = 0.01
+    """Share of the text, in whole units, that is measured on and not learned."""
 
 
 class RateRange(_Document):
@@ -108,6 +110,9 @@ class Result(_Document):
     best_eval_loss: float | None
     best_step: int | None
     num_evals: int
+    validation_loss: float | None = None
+    """Nats per held-out token at the last evaluation, and bits per byte: of a base, those of what is saved."""
+    validation_bits_per_byte: float | None = None
     stopped_early: bool
     peak_bytes: int
     """Peak of resident memory on a CPU, of allocated device memory on a GPU."""

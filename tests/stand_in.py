@@ -169,6 +169,8 @@ def _save(job: Job, job_dir: Path, made: str, name: str, weights: str, steps: in
         best_eval_loss=1.0,
         best_step=steps,
         num_evals=2,
+        validation_loss=1.5,
+        validation_bits_per_byte=0.75,
         stopped_early=False,
         peak_bytes=1 << 20,
         trainable_parameters=1000,

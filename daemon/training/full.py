@@ -1,7 +1,8 @@
 """Verb `full`: every weight is trained, of a new model or of a base that is there, on a stream of plain text."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,22 @@ from transformers import AutoTokenizer
 
 from daemon.corpus import first_chars
 from daemon.fitting import first_micro_batch
-from daemon.job import MEMBERS, Job
-from daemon.samples import load_tokenizer, train_tokenizer
+from daemon.held_out import MOST_SEQUENCES
+from daemon.job import MEMBERS, VALIDATION, Item, Job
+from daemon.samples import load_tokenizer, plain_samples, train_tokenizer
 from daemon.training.architectures import make_model, save_base, switch_off_dropout
 from daemon.training.attention import Attention, choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.board import open_board
 from daemon.training.child import Child, Failed
-from daemon.training.failures import OutOfMemory
+from daemon.training.failures import OutOfMemory, blaming
 from daemon.training.folders import new_folder
+from daemon.training.material import eval_interval, take_within
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.ranks import rank
 from daemon.training.report import save_result
-from daemon.training.rows import read_items
+from daemon.training.rows import PackedRows, name_of, read_items
 from daemon.training.stream import Place, StreamedRows
 from daemon.training.train import CHECKPOINTS, make_plan
 from daemon.training.trainer import PackedTrainer
@@ -66,19 +69,23 @@ def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
     child.emit("attention", attention=attention.name)
 
     child.phase("tokenizer")
-    tokenizer = _find_tokenizer(job, job_dir)
+    held_out = list(read_items(job_dir / VALIDATION))
+    without = {item.sha256 for item in held_out}
+    tokenizer = _find_tokenizer(job, job_dir, without)
     per_step = settings.micro_batch * settings.accumulation
     num_steps = -(-job.recipe.tokens // (per_step * settings.sequence_tokens))
-    rows = StreamedRows(job_dir / MEMBERS, tokenizer, settings, seed=job.seed, num_rows=num_steps * per_step)
+    num_rows = num_steps * per_step
+    rows = StreamedRows(job_dir / MEMBERS, tokenizer, settings, seed=job.seed, num_rows=num_rows, held_out=without)
+    validation = choose_measured(held_out, tokenizer, job, num_steps)
 
     child.phase("load")
     model = _find_model(job, tokenizer, attention).to(job.device)
 
     child.phase("train")
     plan = dataclasses.replace(
-        make_plan(job, rows, micro_batch, flat=attention.flat), optimizer="adamw_torch", adam_beta2=0.95
+        make_plan(job, rows, micro_batch, flat=attention.flat), optimizer="adamw_torch", adam_beta2=0.95, patience=None
     )
-    trainer = StreamTrainer(model, rows, None, plan, job_dir / CHECKPOINTS, child)
+    trainer = StreamTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)
     trainer.track(open_board(job, job_dir, child))
     progress = trainer.run()
     if rank() > 0:
@@ -95,20 +102,37 @@ def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
     save_result(job, job_dir, "base", model, tokenizer, plan, progress, rows, rows.place.samples, attention.name)
 
 
-def _find_tokenizer(job: Job, job_dir: Path) -> Tokenizer:
-    """Return the base's, or one made of the first characters of the text, once."""
+def choose_measured(held_out: list[Item], tokenizer: Tokenizer, job: Job, num_steps: int) -> PackedRows | None:
+    """Take plain samples of held-out items, by hash, as many as `eval_share` and MOST_SEQUENCES allow.
+
+    A token that all weights learn costs three forward passes, one that is measured a single one.
+    """
+    settings = job.settings
+    assert job.recipe is not None  # noqa: S101 - as above
+    num_evals = 1 + math.ceil(num_steps / eval_interval(num_steps, settings))
+    affordable = settings.eval_share * job.recipe.tokens * 3 / num_evals
+    samples = []
+    for item in sorted(held_out, key=lambda item: item.sha256):
+        with blaming([name_of(item)], claimed=False):
+            samples += plain_samples(item, tokenizer, settings)
+    return take_within(min(affordable, MOST_SEQUENCES * settings.sequence_tokens), samples, settings)
+
+
+def _find_tokenizer(job: Job, job_dir: Path, without: Container[str]) -> Tokenizer:
+    """Return the base's, or one made of the first characters of what is learned, once."""
     if job.recipe is not None and job.recipe.architecture is None:
         return load_base_tokenizer(job)
     folder = job_dir / "tokenizer"
     if not folder.exists():
-        made = train_tokenizer(_first_texts(job_dir / MEMBERS), job.settings.vocabulary)
+        made = train_tokenizer(_first_texts(job_dir / MEMBERS, without), job.settings.vocabulary)
         with new_folder(folder) as temporary:
             made.save(str(temporary / "tokenizer.json"))
     return load_tokenizer(str(folder))
 
 
-def _first_texts(path: Path) -> Iterator[str]:
-    return (item.content for item in first_chars(read_items(path), TOKENIZER_CHARS))
+def _first_texts(path: Path, without: Container[str]) -> Iterator[str]:
+    learned = (item for item in read_items(path) if item.sha256 not in without)
+    return (item.content for item in first_chars(learned, TOKENIZER_CHARS))
 
 
 def _find_model(job: Job, tokenizer: Tokenizer, attention: Attention) -> Any:

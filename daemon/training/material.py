@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from daemon.config import TrainingSettings
+from daemon.config import SampleSettings, TrainingSettings
 from daemon.job import MEMBERS, VALIDATION, Item, Job
 from daemon.samples import Sample
 from daemon.training.base_files import load_base_tokenizer
@@ -88,10 +88,17 @@ def choose_validation(
     A trained token costs a forward and a backward pass, an evaluated one a forward pass. What is computed again counts
     for nothing: another way to make the passes must not change what a run is judged on.
     """
-    budget = settings.eval_share * train_tokens * 2 / num_evals
-    chosen: list[Sample] = []
     by_hash = sorted(items, key=lambda item: item.sha256)
     samples = build_samples_of(by_hash, tokenizer, settings, seed=None)
+    return take_within(settings.eval_share * train_tokens * 2 / num_evals, samples, settings)
+
+
+def take_within(budget: float, samples: Iterable[Sample], settings: SampleSettings) -> PackedRows | None:
+    """Pack at most VALIDATION_PIECES samples of each item, as many tokens as the budget allows; None: there is none.
+
+    One sample is taken whatever it costs. Those of an item follow one another.
+    """
+    chosen: list[Sample] = []
     of_items = (choose_pieces(pieces, VALIDATION_PIECES) for _, pieces in groupby(samples, attrgetter("item_id")))
     for sample in chain.from_iterable(of_items):
         if chosen and budget < len(sample.input_ids):

@@ -26,7 +26,8 @@ class Plan:
     adam_beta2: float
     checkpoint_interval_s: float
     eval_every: int
-    patience: int
+    patience: int | None
+    """None: the run goes to its end and keeps its last weights, whatever the evaluations say."""
     min_improvement: float
     seed: int
     device: str
@@ -62,6 +63,9 @@ class Progress(BaseModel):
     """Mean training loss of the first FIRST steps."""
     num_evals: int = 0
     last_eval_step: int | None = None
+    validation_loss: float | None = None
+    """Of the last evaluation."""
+    validation_bits_per_byte: float | None = None
     best_loss: float | None = None
     best_step: int | None = None
     last_eval_losses: list[float] = []

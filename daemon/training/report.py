@@ -47,6 +47,8 @@ def save_result(
         best_eval_loss=progress.best_loss,
         best_step=progress.best_step,
         num_evals=progress.num_evals,
+        validation_loss=progress.validation_loss,
+        validation_bits_per_byte=progress.validation_bits_per_byte,
         stopped_early=progress.stopped_early,
         peak_bytes=peak_bytes(job.device),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),

@@ -51,13 +51,15 @@ def judge(progress: Progress, plan: Plan, step: int, loss: float) -> bool:
     """Record a validation loss, and whether the smoothed one has not really improved `patience` times in a row.
 
     Returns:
-        Whether this loss itself is the lowest: the weights of then are what the run ends with.
+        Whether this loss itself is the lowest: the weights of then are what a run with patience ends with.
     """
     progress.num_evals += 1
     progress.last_eval_step = step
     best = progress.best_loss is None or loss < progress.best_loss
     if best:
         progress.best_loss, progress.best_step = loss, step
+    if plan.patience is None:
+        return best
     progress.last_eval_losses = [*progress.last_eval_losses, loss][-SMOOTHED_EVALS:]
     smoothed = median_high(progress.last_eval_losses)
     if progress.reference_loss is None or smoothed < progress.reference_loss * (1 - plan.min_improvement):

@@ -1,6 +1,7 @@
 """Rows for a training that reads more text than memory holds: tokenized and packed a buffer at a time."""
 
 from bisect import bisect_right
+from collections.abc import Container
 from operator import attrgetter
 from pathlib import Path
 
@@ -38,9 +39,19 @@ class StreamedRows(Dataset[Row]):
     alone. To ask for rows in their order costs one pass; to go on in the middle takes the place that a checkpoint kept.
     """
 
-    def __init__(self, path: Path, tokenizer: Tokenizer, settings: SampleSettings, *, seed: int, num_rows: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tokenizer: Tokenizer,
+        settings: SampleSettings,
+        *,
+        seed: int,
+        num_rows: int,
+        held_out: Container[str] = (),
+    ) -> None:
+        """Read `path`, but for the items whose content's SHA-256 is among those that are held out."""
         self._path, self._tokenizer, self._settings, self._seed = path, tokenizer, settings, seed
-        self._num_rows = num_rows
+        self._num_rows, self._held_out = num_rows, held_out
         self._places = [Place()]  # of the buffers seen, in their order
         self._next = Place()  # where the buffer in memory ends
         self._rows: list[Row] = []
@@ -78,6 +89,8 @@ class StreamedRows(Dataset[Row]):
         capacity, samples, documents, offset = self._settings.sequence_tokens, [], 0, start.offset
         num_tokens = 0
         for item, offset in read_items_from(self._path, start.offset):  # noqa: B007 - the last one counts
+            if item.sha256 in self._held_out:
+                continue
             with blaming([name_of(item)]):
                 pieces = plain_samples(item, self._tokenizer, self._settings)
             samples += pieces

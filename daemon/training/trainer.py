@@ -202,8 +202,9 @@ class PackedTrainer(CheckpointedTrainer):
         if not math.isfinite(loss):
             message = f"step {step}: validation loss {loss}; the weights of this run are lost"
             raise Failed("nan", message, data_caused=step > 0)  # before the first step no row was learned
+        self.progress.validation_loss, self.progress.validation_bits_per_byte = loss, bits
         best = judge(self.progress, self.plan, step, loss)
-        if best:
+        if best and self.plan.patience is not None:
             self.best = trainable_state(self._trained)
         if self.progress.stopped_early:
             self.control.should_training_stop = True

@@ -56,11 +56,16 @@ def test_a_base_says_what_it_was_made_of_and_is_never_overwritten(
     run: Run, home: Path, texts: Path, tmp_path: Path
 ) -> None:
     words = ("base", tmp_path / "made", "--tokens", "5K", "--architecture", "gpt2", "--data", texts, "--json")
-    told = json.loads(run(*words).stdout)
+    done = run(*words)
+    assert "each text is more than 10% of all, so none is held out" in done.stderr
+    told = json.loads(done.stdout)
     manifest = verify_folder(tmp_path / "made", told["manifest_digest"])
     assert (manifest["made"], manifest["architecture"], manifest["from"]) == ("from scratch", "gpt2", None)
     assert manifest["data"] == str(texts)
+    assert manifest["held_out"]["texts"] == 0
     assert manifest["training"]["tokens"] == told["tokens"] == 1000
+    assert manifest["training"]["validation_loss"] == told["validation_loss"] == 1.5
+    assert manifest["training"]["validation_bits_per_byte"] == told["validation_bits_per_byte"] == 0.75
     assert [path.name for path in (home / "runs" / "_bases" / "made").iterdir()] == ["child.log"]
     assert "never overwritten" in run(*words, status=2).stderr
 
@@ -73,7 +78,7 @@ def test_what_was_broken_off_goes_on_with_the_same_settings_only(
     assert "asked to fail in step 7" in run(*words, status=1).stderr
     steer(home)
     assert "was begun with other settings" in run(*words, status=2, num_layers=3).stderr
-    run(*words)
+    assert "validation loss 1.500 (0.750 bits per byte)" in run(*words).stdout
     assert "resumed from checkpoint-00000006" in (home / "runs" / "_bases" / "made" / "child.log").read_text()
     assert (tmp_path / "made" / "manifest.json").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.config import TrainingSettings
-from daemon.job import MEMBERS, Job, Recipe, Result
+from daemon.job import MEMBERS, VALIDATION, Job, Recipe, Result
 from daemon.samples import load_tokenizer
 from daemon.training import range_test as range_module
 from daemon.training import stream as stream_module
@@ -24,7 +25,7 @@ from daemon.training.full import full
 from daemon.training.model import head, hidden_at_targets
 from daemon.training.range_test import range_test
 from daemon.training.stream import StreamedRows
-from tests.training.conftest import MICRO, write_items
+from tests.training.conftest import MICRO, make_items, write_items
 from tests.training.test_child import started
 from tests.training.test_resume import KILLED
 from tests.training.test_rows import SAMPLES
@@ -121,6 +122,13 @@ def test_a_base_from_scratch_learns_its_budget_and_resumes_to_the_bit(
     steps = whole.of("step")
     result = Result.model_validate_json((whole_dir / "result.json").read_text())
     assert steps[-1]["loss"] < steps[0]["loss"] - 0.2
+    measured = whole.of("eval")
+    assert [measured[0]["step"], measured[-1]["step"]] == [0, len(steps)]
+    assert measured[-1]["loss"] < measured[0]["loss"] - 0.2
+    assert (result.validation_loss, result.validation_bits_per_byte) == (
+        measured[-1]["loss"],
+        measured[-1]["bits_per_byte"],
+    )
     assert 0.85 * NUM_TOKENS < result.tokens <= NUM_TOKENS + 4 * 128  # rows of small buffers are less full
     model = AutoModelForCausalLM.from_pretrained(whole_dir / "base")
     assert model.config.model_type == architecture
@@ -135,9 +143,44 @@ def test_a_base_from_scratch_learns_its_budget_and_resumes_to_the_bit(
     again = recorder()
     full(job, cut_dir, again)
     assert again.of("step")[0]["step"] == 24
-    assert [event["loss"] for event in cut.of("step") + again.of("step")] == [event["loss"] for event in steps]
+    for name, undisturbed in (("step", steps), ("eval", measured)):
+        assert [event["loss"] for event in cut.of(name) + again.of(name)] == [event["loss"] for event in undisturbed]
     expected, found = (load_file(folder / "base" / "model.safetensors") for folder in (whole_dir, cut_dir))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_what_is_held_out_teaches_nothing_nor_does_a_copy_of_it(make_job: MakeJob, recorder: Any) -> None:
+    strange = "zeppelin_wyvern = quagga_bazaar + zeppelin_wyvern\n" * 20
+    change = {"content": strange, "sha256": sha256(strange.encode()).hexdigest()}
+    learned, left_out = make_items(100, 8, "base"), [make_items(120, 1, "base")[0].model_copy(update=change)]
+    copies = [item.model_copy(update={"item_id": item.item_id + 30, "path": "copy.py"}) for item in left_out]
+    made = []
+    for members in ([*left_out, *learned, *copies], learned):
+        job, job_dir = make_full(make_job, tokens=5000)
+        write_items(job_dir / MEMBERS, members)
+        write_items(job_dir / VALIDATION, left_out)
+        full(job, job_dir, recorder())
+        made.append({name: (job_dir / "base" / name).read_bytes() for name in ("tokenizer.json", "model.safetensors")})
+    assert made[0] == made[1]
+
+
+def test_a_base_learns_its_whole_budget_though_its_validation_loss_rises(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_full(make_job, tokens=6000, patience=1, learning_rate=1.0)
+    child = recorder()
+    full(job, job_dir, child)
+    measured = [event["loss"] for event in child.of("eval")]
+    result = Result.model_validate_json((job_dir / "result.json").read_text())
+    assert min(measured) < measured[-1] == result.validation_loss
+    assert (result.steps, result.stopped_early) == (result.steps_planned, False)
+
+
+def test_a_base_without_anything_held_out_is_made_unmeasured(make_job: MakeJob, recorder: Any) -> None:
+    job, job_dir = make_full(make_job, tokens=1000)
+    write_items(job_dir / VALIDATION, [])
+    child = recorder()
+    full(job, job_dir, child)
+    assert child.of("eval") == []
+    assert Result.model_validate_json((job_dir / "result.json").read_text()).validation_loss is None
 
 
 def test_a_killed_process_loses_nothing_of_a_stream(make_job: MakeJob, recorder: Any) -> None:
