@@ -82,9 +82,9 @@ def base(
     CODELUPE_VOCABULARY and CODELUPE_PRETRAIN_LEARNING_RATE from scratch, CODELUPE_FULL_LEARNING_RATE with --from;
     CODELUPE_SEQUENCE_TOKENS, CODELUPE_MICRO_BATCH, CODELUPE_ACCUMULATION, CODELUPE_COMPUTE_DTYPE for both.
 
-    The validation loss is measured at the start, now and then, and at the end; it stops nothing: all tokens are learned,
-    and the last weights are kept. The same command again goes on where it was stopped. What the database holds out for
-    its gate is never read.
+    The validation loss is measured at the start, now and then, and at the end; it stops nothing early: all tokens are
+    learned, and the last weights are kept. The same command again goes on where it was stopped. What the database
+    holds out for its gate is never read.
     """
     if source is not None and architecture is not None:
         raise click.UsageError("--from keeps the architecture of the base: leave --architecture out")

@@ -127,6 +127,8 @@ class Result(_Document):
     checkpointed_layers: int = 0
     planned_bytes: int = 0
     """What the planner foresaw as the peak; 0: nothing was planned."""
+    num_skipped: int = 0
+    """Steps that changed no weight, as their gradients overflowed in float16."""
     num_out_of_memory: int = 0
     """Times that memory ran out and the run went on in a smaller way."""
     digests: dict[str, str]

@@ -63,6 +63,7 @@ def describe_run(conn: Connection, run: Run) -> dict[str, Any]:
         "micro_batch": training.get("micro_batch"),
         "checkpointed_layers": training.get("checkpointed_layers"),
         "out_of_memory": training.get("num_out_of_memory"),
+        "skipped_steps": training.get("num_skipped"),
         "digests": {
             "members": run.members_digest,
             "manifest": run.artifact_digest,

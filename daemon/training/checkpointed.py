@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from daemon.files import sweep_temporaries
 from daemon.training.checkpoints import find_checkpoint, new_checkpoint
@@ -75,6 +75,7 @@ class CheckpointedTrainer(Trainer):
             if self.best is not None:
                 save_file(self.best, folder / BEST)
             self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
             self.state.save_to_json(str(folder / "trainer_state.json"))
             (folder / PROGRESS).write_text(self.progress.model_dump_json())
@@ -92,3 +93,22 @@ class CheckpointedTrainer(Trainer):
         now = time.monotonic()
         self.progress.seconds += now - self.started_at
         self.started_at = now
+
+
+class Clock(TrainerCallback):
+    """Say when to evaluate and when to save."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Evaluate what the run starts from."""
+        # It is a candidate for the best, too; and a stop may have cut an evaluation short.
+        if self.trainer.is_eval_due(state.global_step):
+            self.trainer.evaluate()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        """Look at the step and at the clock."""
+        control.should_evaluate = self.trainer.is_eval_due(state.global_step)
+        control.should_save = time.monotonic() - self.trainer.saved_at >= self.trainer.plan.checkpoint_interval_s
+        return control

@@ -61,6 +61,9 @@ class Progress(BaseModel):
     """Training loss of the last steps, at most SMOOTHED."""
     first_loss: float | None = None
     """Mean training loss of the first FIRST steps."""
+    num_skipped: int = 0
+    """Steps that changed no weight, as their gradients overflowed in float16; and the last ones in a row."""
+    skipped_in_a_row: int = 0
     num_evals: int = 0
     last_eval_step: int | None = None
     validation_loss: float | None = None

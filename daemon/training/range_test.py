@@ -44,7 +44,7 @@ class RangeTrainer(PackedTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
         """Keep the loss of a step, and end where it has run away."""
-        if "loss" not in logs:
+        if "loss" not in logs or self.accelerator.optimizer_step_was_skipped:  # then the rate is tried once more
             return
         self.losses.append(logs["loss"])
         if has_diverged(self.losses):

@@ -59,6 +59,7 @@ def save_result(
         micro_batch=plan.micro_batch,
         checkpointed_layers=plan.fit.checkpointed_layers if plan.fit else 0,
         planned_bytes=plan.fit.memory.total if plan.fit else 0,
+        num_skipped=progress.num_skipped,
         num_out_of_memory=plan.num_out_of_memory,
         digests={f"{made}/{name}": digest for name, digest in digest_folder(job_dir / made).items()},
         versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},

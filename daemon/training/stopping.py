@@ -8,6 +8,8 @@ from daemon.training.progress import Plan, Progress
 from daemon.training.schedule import is_spike
 
 SMOOTHED, FIRST = 10, 3  # the mean loss of the last steps is compared with that of the first ones
+# Steps in a row whose float16 gradients overflow: each halves their scale, from 65,536 to less than a tenth.
+MOST_SKIPPED = 20
 # Of the last validation losses the median counts: a single bad one ends no run, and a single lucky one sets no mark
 # that the next ones have to beat. A mean would lag behind a fall for longer, and a run has few evaluations.
 SMOOTHED_EVALS = 3
@@ -23,6 +25,24 @@ def check_is_number(step: int, loss: float, norm: float) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
         message = f"step {step}: loss {loss}, gradient norm {norm}; the weights of this run are lost"
         raise Failed("nan", message, data_caused=True)
+
+
+def count_skipped(progress: Progress, step: int, scale: float) -> str:
+    """Count a step that changed no weight, as its gradients overflowed in float16; return it in words.
+
+    Raises:
+        Failed: nan, where it is the MOST_SKIPPED-th in a row.
+    """
+    progress.num_skipped += 1
+    progress.skipped_in_a_row += 1
+    if progress.skipped_in_a_row == MOST_SKIPPED:
+        raise Failed(
+            "nan",
+            f"step {step}: {MOST_SKIPPED} steps in a row were skipped, as their gradients overflow in float16 though "
+            f"they are scaled by no more than {scale:g}: set CODELUPE_COMPUTE_DTYPE=float32, or bfloat16 on an Ampere "
+            "or newer, or a smaller learning rate",
+        )
+    return f"step {step}: its gradients overflow in float16, so it is skipped, and they are scaled by {scale:g} now"
 
 
 def check_spike(progress: Progress, plan: Plan, step: int, loss: float) -> None:

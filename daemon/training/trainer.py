@@ -17,7 +17,7 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback
 
 from daemon.training.arguments import make_arguments
-from daemon.training.checkpointed import CheckpointedTrainer
+from daemon.training.checkpointed import CheckpointedTrainer, Clock
 from daemon.training.child import Child, Failed, Stopped
 from daemon.training.completions import Completions
 from daemon.training.data import Batch, collate
@@ -31,7 +31,7 @@ from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
 from daemon.training.report import peak_bytes
 from daemon.training.rows import PackedRows, Row, Rows, fill_up, names_of
 from daemon.training.schedule import rate_share, tokens_per_second
-from daemon.training.stopping import check_is_number, check_spike, judge, smooth
+from daemon.training.stopping import check_is_number, check_spike, count_skipped, judge, smooth
 from daemon.training.validation import measure
 
 
@@ -54,7 +54,7 @@ class PackedTrainer(CheckpointedTrainer):
             data_collator=self._collate,
         )
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Clock(self))
+        self.add_callback(Clock(self))
         self.model_accepts_loss_kwargs = True  # our losses are divided by the tokens of the whole step
         self.step_tokens = self.step_targets = 0
         self.data_wait_s = 0.0
@@ -157,8 +157,8 @@ class PackedTrainer(CheckpointedTrainer):
         """Tell the parent about one step; stop where its loss or gradient is not a number, or the loss has run away."""
         if "loss" not in logs:
             return
-        step, loss, norm = self.state.global_step, logs["loss"], logs.get("grad_norm", 0.0)
-        check_is_number(step, loss, norm)
+        step, loss = self.state.global_step, logs["loss"]
+        norm = self._check_step(step, loss, logs.get("grad_norm", 0.0))
         self.progress.tokens += self.step_tokens
         self.progress.completion_tokens += self.step_targets
         self.progress.step, self.progress.loss = step, loss
@@ -173,7 +173,7 @@ class PackedTrainer(CheckpointedTrainer):
             loss=loss,
             smoothed_loss=smooth(self.progress, loss),
             lr=logs["learning_rate"],
-            grad_norm=norm,
+            **norm,
             tokens=self.progress.tokens,
             tokens_per_s=round(speed, 1),
             eta_s=round(remaining / speed, 1),
@@ -184,6 +184,19 @@ class PackedTrainer(CheckpointedTrainer):
         if self.board is not None:
             self.board.on_log(self.args, self.state, self.control, logs=logs | {"tokens_per_s": speed})
         check_spike(self.progress, self.plan, step, loss)
+
+    def _check_step(self, step: int, loss: float, norm: float) -> dict[str, float]:
+        """Return the gradient's norm as a figure; that of a step which was skipped is none.
+
+        In float16 a gradient may overflow: then its scale has been halved, and optimizer and schedule stood still.
+        """
+        if self.accelerator.optimizer_step_was_skipped and math.isfinite(loss):
+            scale = self.accelerator.scaler.get_scale()
+            self.child.note("step_skipped", count_skipped(self.progress, step, scale))
+            return {}
+        check_is_number(step, loss, norm)
+        self.progress.skipped_in_a_row = 0
+        return {"grad_norm": norm}
 
     # Evaluation and early stopping
 
@@ -231,20 +244,3 @@ class PackedTrainer(CheckpointedTrainer):
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Return 0: nobody asks, and counting parameters in every micro-batch costs time."""
         return 0
-
-
-class _Clock(TrainerCallback):
-    """Say when to evaluate and when to save."""
-
-    def __init__(self, trainer: PackedTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Where a run starts from is a candidate for the best, too; and a stop may have cut an evaluation short.
-        if self.trainer.is_eval_due(state.global_step):
-            self.trainer.evaluate()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        control.should_evaluate = self.trainer.is_eval_due(state.global_step)
-        control.should_save = time.monotonic() - self.trainer.saved_at >= self.trainer.plan.checkpoint_interval_s
-        return control
