@@ -284,8 +284,10 @@ def check_config(settings: Settings) -> None:
     """Say whether the configuration can be used; exit status 2, with everything that is wrong, if not."""
     from daemon.api.tokens import check_exposure
     from daemon.doubts import doubts_of
+    from daemon.shapes import check_family
 
     check_exposure(settings.home, settings.monitoring)
+    check_family(settings.daemon)
     for doubt in doubts_of(settings.daemon):
         click.echo(f"warning: {doubt}", err=True)
     click.echo(f"the configuration can be used: profile {settings.profile}, line {settings.daemon.line}")

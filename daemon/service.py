@@ -22,6 +22,7 @@ from daemon.leadership import Leadership
 from daemon.live import Live
 from daemon.loop import ExitCode, Loop
 from daemon.paths import LinePaths
+from daemon.shapes import check_family
 from daemon.speed import Speed
 from daemon.status import Reporter
 from monitoring import record
@@ -69,7 +70,13 @@ def make_context(settings: Settings, engine: Engine, stop: threading.Event, prog
 
 
 def open_own_line(ctx: Context) -> None:
-    """Open the line that the settings name. Raises BaseChanged when it stands for another base."""
+    """Open the line that the settings name.
+
+    Raises:
+        BaseChanged: it stands for another base.
+        UnfitBaseError: no adapter can be trained on that base; the line is not made.
+    """
+    check_family(ctx.settings)
     asked = ctx.settings.base_revision
     with ctx.engine.begin() as conn:
         line = open_line(

@@ -127,6 +127,38 @@ def find_shape(settings: TrainingSettings) -> Shape | None:
     return next((shape for size, shape in SHAPES.items() if parts[0] == "Qwen2.5" and size in parts), None)
 
 
+class UnfitBaseError(ValueError):
+    """No adapter can be trained on the configured base; the message says why, and what to set."""
+
+
+def check_family(settings: TrainingSettings) -> None:
+    """Raise UnfitBaseError where the base is a folder with a model of another family; a hub's may not be here yet."""
+    config = Path(settings.base_model).expanduser() / "config.json"
+    if config.is_file() and (family := find_other_family(config)):
+        raise UnfitBaseError(describe_other_family(settings.base_model, family))
+
+
+def find_other_family(file: Path) -> str | None:
+    """Return the `model_type` of a config.json that is not of the Qwen2 family; None: it is, or it is damaged."""
+    try:
+        Shape.from_config(file)
+    except KeyError:
+        family = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+        return family if isinstance(family, str) else None
+    except (TypeError, ValueError):
+        return None
+    return None
+
+
+def describe_other_family(base: str, family: str) -> str:
+    """Return that no adapter can be trained on a base, and what to set."""
+    whole = f", or train all its weights: codelupe train base FOLDER --from {base}" if family == "gpt2" else ""
+    return (
+        f"CODELUPE_BASE_MODEL={base} is a model of type {family!r}, and adapters are trained on the Qwen2 family only: "
+        f"set CODELUPE_BASE_MODEL to one of that (`codelupe train base` makes one, too) and a new CODELUPE_LINE{whole}"
+    )
+
+
 def local_shape(settings: TrainingSettings) -> Shape:
     """Return the shape of the base that is made on this machine."""
     num_heads = settings.hidden_size // _TINY_HEAD

@@ -188,3 +188,20 @@ def test_a_check_says_whether_the_configuration_can_be_used(ask, monkeypatch, tm
 
     assert code == status
     assert said in text
+
+
+def test_a_base_that_no_adapter_can_be_trained_on_is_refused_with_its_kind_and_what_to_set(ask, monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_head": 12, "n_embd": 768}')
+    monkeypatch.setenv("CODELUPE_BASE_MODEL", str(tmp_path))
+
+    code, text = ask("config", "check")
+
+    assert code == 2
+    said = " ".join(text.split())
+    for words in (
+        f"CODELUPE_BASE_MODEL={tmp_path}",
+        "'gpt2'",
+        "a new CODELUPE_LINE",
+        f"train base FOLDER --from {tmp_path}",
+    ):
+        assert words in said

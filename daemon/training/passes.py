@@ -12,7 +12,7 @@ from daemon.fitting import Fit, find_fit, find_smallest, make_fit
 from daemon.job import Job
 from daemon.memory import usable_bytes
 from daemon.samples import describe_missing
-from daemon.shapes import Shape
+from daemon.shapes import Shape, describe_other_family, find_other_family
 from daemon.training.base_files import find_base_file
 from daemon.training.checkpoints import find_checkpoint
 from daemon.training.child import Failed
@@ -44,6 +44,8 @@ def choose_pass(job: Job, shape: Shape, attention: str, last: Progress | None) -
 def read_shape(job: Job) -> Shape:
     """Return the shape of the base; raise Failed(base_missing) where its config.json tells none."""
     file = find_base_file(job, "config.json")
+    if family := find_other_family(file):
+        raise Failed("base_missing", describe_other_family(job.base, family))
     try:
         return Shape.from_config(file)
     except (KeyError, TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
 from daemon.training.material import make_rows
 from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.passes import read_shape
 from daemon.training.rows import PackedRows, read_items
 from daemon.training.train import CHECKPOINTS, make_plan
 from daemon.training.trainer import PackedTrainer
@@ -64,6 +65,7 @@ def range_test(job: Job, job_dir: Path, child: Child) -> None:
     """Run the steps and write points.json; the weights are thrown away."""
     asked, settings = job.rates, job.settings
     assert asked is not None  # noqa: S101 - who starts this verb gives them
+    read_shape(job)  # of a base that no adapter can be trained on there is none
     prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)

@@ -1,5 +1,7 @@
 """Ticks that start nothing: what the operator asked for, what is missing, who else is at work."""
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import codelupe
 from daemon.config import DaemonSettings
 from daemon.leadership import Leadership
 from daemon.loop import ExitCode, Loop
+from daemon.service import open_own_line
+from daemon.shapes import UnfitBaseError
 from daemon.status import Reporter
 from daemon.supervise import read_failure, run_child
 from daemon.tick import tick
@@ -64,6 +68,27 @@ def test_what_fits_no_device_claims_nothing_and_runs_open_once_it_is_set_as_the_
     mended = make_context(settings.model_copy(update=changes | {"lora_rank": 64}), "mended")
     assert tick(mended)
     assert "does_not_fit" not in Reporter(mended, codelupe.Settings()).health()["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("config", "is_refused"),
+    [
+        ('{"model_type": "gpt2", "n_head": 12}', True),
+        ('{"model_type": "bloom", "n_head": 12}', True),
+        ('{"model_type": "qw', False),  # damaged: who loads it says how
+        (None, False),  # on the hub: its files may not be here
+    ],
+)
+def test_a_line_is_not_opened_on_a_base_that_no_adapter_can_be_trained_on(ctx, engine, tmp_path, config, is_refused):
+    if config is not None:
+        (tmp_path / "config.json").write_text(config)
+    base = "some/model" if config is None else str(tmp_path)
+    other = replace(ctx, settings=ctx.settings.model_copy(update={"line": "other", "base_model": base}))
+    with pytest.raises(UnfitBaseError, match=f"CODELUPE_BASE_MODEL={base}") if is_refused else nullcontext():
+        open_own_line(other)
+
+    with engine.connect() as conn:
+        assert (fetch_line(conn, "other") is None) == is_refused
 
 
 def test_a_run_that_is_open_waits_while_the_line_is_paused(ctx, engine, rows):

@@ -12,7 +12,8 @@ from daemon.fitting import make_fit
 from daemon.job import Job, Result
 from daemon.shapes import local_shape
 from daemon.training import trainer as trainer_module
-from daemon.training.child import Stopped
+from daemon.training.child import Failed, Stopped
+from daemon.training.range_test import range_test
 from daemon.training.train import train
 
 MakeJob = Callable[..., tuple[Job, Path]]
@@ -40,6 +41,19 @@ def test_the_way_that_fits_is_chosen_and_told(make_job: MakeJob, recorder: Any) 
     assert (result.micro_batch, result.checkpointed_layers, result.num_out_of_memory) == (1, 0, 0)
     assert result.planned_bytes == told[0]["planned_bytes"] > 0
     assert result.peak_bytes >= child.of("step")[-1]["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize("verb", [train, range_test])
+def test_a_base_that_no_adapter_can_be_trained_on_is_refused_before_its_rows_are_read(
+    make_job: MakeJob, recorder: Any, tmp_path: Path, verb: Any
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_head": 12}')
+    job, job_dir = make_job(2, fields={"base": str(tmp_path), "rates": {"steps": 3, "low": 1e-4, "high": 1.0}})
+    child = recorder()
+    with pytest.raises(Failed, match="is a model of type 'gpt2'") as caught:
+        verb(job, job_dir, child)
+    assert (caught.value.failure.reason, caught.value.failure.data_caused) == ("base_missing", False)
+    assert child.of("phase") == []
 
 
 def test_what_fits_nowhere_is_tried_in_the_smallest_way(make_job: MakeJob, recorder: Any) -> None:
