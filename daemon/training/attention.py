@@ -157,6 +157,8 @@ def wrap_varlen(varlen: Callable[..., Any]) -> Callable[..., tuple[Tensor, None]
         scaling: float | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
+        # Where weights are kept in fp32, the rotation by position has widened what the projections made in less.
+        query, key = query.to(value.dtype), key.to(value.dtype)
         groups = query.shape[1] // key.shape[1]
         if groups > 1 and not grouped:
             key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -1,6 +1,7 @@
 """The attention kernel: the best one that gives the right answer on this device."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from daemon.config import TrainingSettings
+from daemon.samples import load_tokenizer
+from daemon.training.architectures import make_model
 from daemon.training.attention import Attention, attend_documents, choose_attention, choose_working, wrap_varlen
 from daemon.training.child import Failed
-from tests.training.test_rows import torch_2_10, torch_2_11, torch_2_12
+from daemon.training.data import collate
+from daemon.training.model import hidden_at_targets
+from tests.training.conftest import MICRO
+from tests.training.test_rows import SAMPLES, attend_by_document, torch_2_10, torch_2_11, torch_2_12
 
 Attend = Callable[..., tuple[Tensor, None]]
 
@@ -56,6 +63,20 @@ def test_a_kernel_that_fails_or_differs_is_passed_over_with_a_note(broken: Atten
 def test_the_variable_length_kernel_passes_with_every_signature(varlen: Callable[..., Tensor], recorder: Any) -> None:
     kernel = a_kernel("varlen", wrap_varlen(varlen))
     assert choose_working([kernel], "cpu", torch.float32, recorder()) is kernel
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+def test_the_kernel_gets_tensors_of_one_type_though_the_weights_are_in_another(base: Path, kind: str) -> None:
+    seen = set()
+
+    def strict(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, *_: Any, scale: float | None = None, **__: Any) -> Tensor:
+        seen.add((q.dtype, k.dtype, v.dtype))
+        return attend_by_document(q, k, v, cu_q, scale=scale)
+
+    kernel = a_kernel("strict", wrap_varlen(strict))
+    model = make_model(TrainingSettings(**MICRO), load_tokenizer(str(base)), kernel.implementation, kind)
+    hidden_at_targets(model, collate([SAMPLES[:3]], flat=True), torch.bfloat16)
+    assert seen == {(torch.bfloat16,) * 3}
 
 
 def test_bfloat16_passes(recorder: Any) -> None:
