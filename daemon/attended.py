@@ -27,10 +27,24 @@ class _Attended:
         if event["event"] == "step":
             figures = {name: event[name] for name in _FIGURES if name in event}
             self._task.update(event["step"], event["total"], **figures)
+        elif event["event"] == "plan":
+            click.echo(_say_plan(event), err=True)
         elif event["event"] == "eval":
             self._task.update(event["step"], validation_loss=event["loss"], bits_per_byte=event["bits_per_byte"])
         elif event["event"] == "note":
             click.echo(f"{event['note']}: {event['message']}", err=True)
+
+
+def _say_plan(event: Event) -> str:
+    parts = ", ".join(f"{name} {_gib(size)}" for name, size in event["memory"].items() if size)
+    return (
+        f"{event['micro_batch']} sequences per forward pass, {event['checkpointed_layers']} layers recomputed: "
+        f"{_gib(event['planned_bytes'])} of memory as planned ({parts})"
+    )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"
 
 
 def run_attended(settings: Settings, verb: str, job_dir: Path, name: str) -> None:

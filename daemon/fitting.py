@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from daemon.config import TrainingSettings
+from daemon.full_memory import FullShape, estimate_full
 from daemon.memory import Memory, Pass, estimate_memory, usable_bytes
 from daemon.shapes import Shape
 
@@ -80,18 +81,23 @@ def find_ways(shape: Shape, settings: TrainingSettings, device: str, attention: 
 def make_fit(
     shape: Shape, settings: TrainingSettings, device: str, attention: str, micro_batch: int, checkpointed_layers: int
 ) -> Fit:
-    """Return what one way takes, in bytes and in operations."""
+    """Return what one way takes, in bytes and in operations, to train an adapter, or all weights of a FullShape."""
     kernel = "documents" if device == "cpu" else attention  # training/attention.py: it has no other there
     one_pass = Pass(micro_batch, settings.sequence_tokens, checkpointed_layers, kernel)
-    recomputed = checkpointed_layers / shape.num_layers
-    flops = shape.lora_flops(settings.adapter_rank, settings.sequence_tokens / 2, recomputed=recomputed)
-    unpack = _UNPACK_FLOPS[settings.quantisation]
-    flops += (2 + recomputed) * shape.num_linear * unpack / one_pass.num_tokens
+    recomputed, document = checkpointed_layers / shape.num_layers, settings.sequence_tokens / 2
+    if isinstance(shape, FullShape):
+        memory = estimate_full(shape, settings, device, one_pass)
+        flops = shape.full_flops(document, recomputed=recomputed)
+    else:
+        memory = estimate_memory(shape, settings, device, one_pass)
+        flops = shape.lora_flops(settings.adapter_rank, document, recomputed=recomputed)
+        unpack = _UNPACK_FLOPS[settings.quantisation]
+        flops += (2 + recomputed) * shape.num_linear * unpack / one_pass.num_tokens
     return Fit(
         micro_batch=micro_batch,
         checkpointed_layers=checkpointed_layers,
         accumulation=sequences_per_device(settings) // micro_batch,
-        memory=estimate_memory(shape, settings, device, one_pass),
+        memory=memory,
         flops=flops,
     )
 

@@ -15,7 +15,7 @@ _FP32 = 4
 _NF4_BLOCK, _NF4_SECOND_BLOCK = 64, 256  # weights under one scale of 8 bits; scales under one of 32
 _ADAM8_BLOCK, _ADAM8_LEAST = 256, 4096  # elements under one scale of 32 bits; smaller tensors keep states of 32 bits
 _LOSS_ROWS = 512  # rows of logits that the chunked loss has at once (training/loss.py)
-_OVERHEAD = {"cuda": 1.5 * 2**30, "cpu": 0.7 * 2**30}  # CUDA context, libraries and gaps; Python with torch
+OVERHEAD = {"cuda": 1.5 * 2**30, "cpu": 0.7 * 2**30}  # CUDA context, libraries and gaps; Python with torch
 _SPARE = {"cuda": 0.05, "cpu": 0.2}  # left alone: for what others do on the card; for everything else on the machine
 
 
@@ -73,7 +73,7 @@ def estimate_memory(shape: Shape, settings: TrainingSettings, device: str, one_p
         activations=activation_bytes(shape, settings, one_pass),
         logits=logits_bytes(shape, settings, one_pass),
         backward=backward_bytes(shape, settings, one_pass),
-        overhead=round(_OVERHEAD[device]),
+        overhead=round(OVERHEAD[device]),
         buckets=num_lora * _FP32 if settings.num_devices > 1 else 0,
     )
 
@@ -163,7 +163,7 @@ def logits_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> in
     element = element_bytes(settings)
     hidden = 2 * one_pass.num_tokens * shape.hidden * element
     value = 2 * _FP32 + (2 * element if element < _FP32 else 0)
-    return _LOSS_ROWS * shape.vocabulary * value + hidden + _mask_bytes(one_pass)
+    return _LOSS_ROWS * shape.vocabulary * value + hidden + mask_bytes(one_pass)
 
 
 def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> int:
@@ -180,10 +180,10 @@ def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> 
     again = 0
     if one_pass.checkpointed_layers >= shape.num_layers:
         again = sum(layer_bytes(shape, settings, one_pass).values()) - one_pass.num_tokens * shape.hidden * element
-    return 2 * wide + max(wide, unpacked) + again + _mask_bytes(one_pass)
+    return 2 * wide + max(wide, unpacked) + again + mask_bytes(one_pass)
 
 
-def _mask_bytes(one_pass: Pass) -> int:
+def mask_bytes(one_pass: Pass) -> int:
     """Return what is held all the while for SDPA: who may see whom, and the part of it that keeps documents apart."""
     return 2 * one_pass.num_tokens * one_pass.sequence_tokens if one_pass.attention == "sdpa" else 0
 

@@ -59,6 +59,10 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
 
 def pretrain(job: Job, job_dir: Path, child: Child, steering: dict[str, Any]) -> None:
     """Make base/ and result.json."""
+    if job.recipe is not None:
+        memory = {"weights": 1 << 30, "adapters": 0, "optimizer": 2 << 30}
+        passes = {"micro_batch": 4, "accumulation": 1, "checkpointed_layers": 1}
+        child.emit("plan", **passes, planned_bytes=3 << 30, memory=memory)
     weights = _steps(job, job_dir, child, steering)
     _save(job, job_dir, "base", "model.safetensors", weights, steering["steps"])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from daemon.files import TEMPORARY, digest_folder
 from daemon.training.folders import new_folder
 
+CHECKPOINTS = "checkpoints"  # the folder of a job that they lie in
 KEPT = 2
 MANIFEST = "manifest.json"
 

@@ -3,32 +3,37 @@
 import dataclasses
 import math
 from collections.abc import Container, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from daemon.corpus import first_chars
-from daemon.fitting import first_micro_batch
+from daemon.fitting import Fit
+from daemon.full_memory import FullShape
 from daemon.held_out import MOST_SEQUENCES
 from daemon.job import MEMBERS, VALIDATION, Item, Job
 from daemon.samples import load_tokenizer, plain_samples, train_tokenizer
-from daemon.training.architectures import make_model, save_base, switch_off_dropout
+from daemon.training.architectures import make_model, make_trainable, save_base
 from daemon.training.attention import Attention, choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.board import open_board
+from daemon.training.checkpoints import CHECKPOINTS
 from daemon.training.child import Child, Failed
-from daemon.training.failures import OutOfMemory, blaming
+from daemon.training.failures import blaming
 from daemon.training.folders import new_folder
 from daemon.training.material import eval_interval, take_within
 from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.passes import checkpoint_layers, read_full_shape, train_fitting
 from daemon.training.ranks import rank
 from daemon.training.report import save_result
 from daemon.training.rows import PackedRows, name_of, read_items
 from daemon.training.stream import Place, StreamedRows
-from daemon.training.train import CHECKPOINTS, make_plan
+from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
 
 TOKENIZER_CHARS = 50_000_000  # of the text's beginning, which is shuffled: more of it changes no merge that matters
@@ -52,21 +57,20 @@ class StreamTrainer(PackedTrainer):
 
 
 def full(job: Job, job_dir: Path, child: Child) -> None:
-    """Train on the stream, and write base/ and result.json."""
-    try:
-        full_once(job, job_dir, child, first_micro_batch(job.settings))
-    except OutOfMemory as error:
-        message = f"{first_micro_batch(job.settings)} sequences per forward pass do not fit: set a smaller "
-        raise Failed("out_of_memory", f"{message}CODELUPE_MICRO_BATCH, more CODELUPE_ACCUMULATION") from error
-
-
-def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
-    """Make or load tokenizer and model, train, save."""
+    """Train on the stream in the fastest way that fits, and write base/ and result.json."""
     settings = job.settings
-    assert job.recipe is not None  # noqa: S101 - who starts this verb gives one
     prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
+    once = partial(full_once, job, job_dir, child, attention)
+    train_fitting(job, job_dir, child, _read_shape(job), attention.name, once)
+
+
+def full_once(job: Job, job_dir: Path, child: Child, attention: Attention, fit: Fit, num_out_of_memory: int) -> None:
+    """Make or load tokenizer and model, train, save."""
+    settings = job.settings
+    assert job.recipe is not None  # noqa: S101 - who starts this verb gives one
+    torch.manual_seed(settings.seed)  # each try begins alike
 
     child.phase("tokenizer")
     held_out = list(read_items(job_dir / VALIDATION))
@@ -80,10 +84,16 @@ def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
 
     child.phase("load")
     model = _find_model(job, tokenizer, attention).to(job.device)
+    checkpoint_layers(model, fit.checkpointed_layers)
 
     child.phase("train")
     plan = dataclasses.replace(
-        make_plan(job, rows, micro_batch, flat=attention.flat), optimizer="adamw_torch", adam_beta2=0.95, patience=None
+        make_plan(job, rows, fit.micro_batch, flat=attention.flat),
+        optimizer="adamw_torch",
+        adam_beta2=0.95,
+        patience=None,
+        fit=fit,
+        num_out_of_memory=num_out_of_memory,
     )
     trainer = StreamTrainer(model, rows, validation, plan, job_dir / CHECKPOINTS, child)
     trainer.track(open_board(job, job_dir, child))
@@ -100,6 +110,14 @@ def full_once(job: Job, job_dir: Path, child: Child, micro_batch: int) -> None:
         else:
             save_base(model, tokenizer, folder)
     save_result(job, job_dir, "base", model, tokenizer, plan, progress, rows, rows.place.samples, attention.name)
+
+
+def _read_shape(job: Job) -> FullShape:
+    """Return the shape of what is made, or of the base that is trained on."""
+    assert job.recipe is not None  # noqa: S101 - as above
+    if job.recipe.architecture is not None:
+        return FullShape.of_settings(job.settings, job.recipe.architecture)
+    return read_full_shape(job)
 
 
 def choose_measured(held_out: list[Item], tokenizer: Tokenizer, job: Job, num_steps: int) -> PackedRows | None:
@@ -148,4 +166,4 @@ def _find_model(job: Job, tokenizer: Tokenizer, attention: Attention) -> Any:
             "data", f"sequences of {settings.sequence_tokens} tokens, but {job.base} has {positions} positions: set "
             "a smaller CODELUPE_SEQUENCE_TOKENS",
         )  # fmt: skip
-    return switch_off_dropout(model).requires_grad_(True)
+    return make_trainable(model).requires_grad_(True)

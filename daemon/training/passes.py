@@ -1,24 +1,32 @@
 """How the model is passed over: chosen for the memory that is there, and applied to its layers."""
 
+import gc
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
 from daemon.device import host_memory_bytes
-from daemon.fitting import Fit, find_fit, find_smallest, make_fit
+from daemon.fitting import Fit, find_fit, find_smaller, find_smallest, make_fit
+from daemon.full_memory import FullShape
 from daemon.job import Job
 from daemon.memory import usable_bytes
 from daemon.samples import describe_missing
 from daemon.shapes import Shape, describe_other_family, find_other_family
 from daemon.training.base_files import find_base_file
-from daemon.training.checkpoints import find_checkpoint
-from daemon.training.child import Failed
+from daemon.training.checkpoints import CHECKPOINTS, find_checkpoint
+from daemon.training.child import Child, Failed
+from daemon.training.failures import OutOfMemory
 from daemon.training.model import decoder
 from daemon.training.progress import PROGRESS, Progress
-from daemon.training.ranks import least
+from daemon.training.ranks import least, num_ranks, rank
+
+S = TypeVar("S", bound=Shape)
+Train = Callable[[Fit, int], None]
+"""Trains with passes made so, after memory ran out so many times; raises OutOfMemory where it does again."""
 
 
 def last_progress(checkpoints: Path) -> Progress | None:
@@ -42,15 +50,52 @@ def choose_pass(job: Job, shape: Shape, attention: str, last: Progress | None) -
 
 
 def read_shape(job: Job) -> Shape:
-    """Return the shape of the base; raise Failed(base_missing) where its config.json tells none."""
-    file = find_base_file(job, "config.json")
-    if family := find_other_family(file):
+    """Return the shape of the base; raise Failed(base_missing) where no adapter can be trained on it."""
+    if family := find_other_family(find_base_file(job, "config.json")):
         raise Failed("base_missing", describe_other_family(job.base, family))
+    return _read_config(job, Shape.from_config)
+
+
+def read_full_shape(job: Job) -> FullShape:
+    """Return the shape of the base; raise Failed(base_missing) where it is neither of the Qwen2 family nor a GPT-2."""
+    return _read_config(job, FullShape.from_config)
+
+
+def _read_config(job: Job, read: Callable[[Path], S]) -> S:
+    file = find_base_file(job, "config.json")
     try:
-        return Shape.from_config(file)
+        return read(file)
     except (KeyError, TypeError, ValueError) as error:
         detail = f"{file} is damaged, or not of the Qwen2 family ({type(error).__name__}: {error})"
         raise Failed("base_missing", describe_missing(job.base, job.base_revision, detail)) from error
+
+
+def train_fitting(job: Job, job_dir: Path, child: Child, shape: Shape, attention: str, train: Train) -> None:
+    """Train in the fastest way that fits, and in a smaller one each time that memory does not suffice.
+
+    Raises:
+        Failed: out_of_memory, where no smaller way is left, or other processes would have to be told.
+    """
+    settings, last = job.settings, last_progress(job_dir / CHECKPOINTS)
+    fit = choose_pass(job, shape, attention, last)
+    num_out_of_memory = last.num_out_of_memory if last else 0
+    while True:
+        child.emit("plan", **fit.to_event())
+        try:
+            return train(fit, num_out_of_memory)
+        except OutOfMemory as error:
+            if num_ranks() > 1:  # the others wait within the step, and cannot be told
+                message = f"device {rank()}: {describe_pass(fit)} do not fit: set a smaller CODELUPE_MICRO_BATCH"
+                raise Failed("out_of_memory", message) from error
+            smaller = find_smaller(shape, settings, job.device, attention, than=fit)
+            if smaller is None:
+                child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
+                raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
+            fit, num_out_of_memory = smaller, num_out_of_memory + 1
+        gc.collect()
+        if job.device == "cuda":
+            torch.cuda.empty_cache()
+        child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
 
 
 def checkpoint_layers(model: Any, num_layers: int) -> None:
@@ -60,7 +105,8 @@ def checkpoint_layers(model: Any, num_layers: int) -> None:
     draws random numbers, so none have to be put back.
     """
     compute_again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-    for index, layer in enumerate(decoder(model).layers):
+    body = decoder(model)
+    for index, layer in enumerate(body.h if hasattr(body, "h") else body.layers):  # a GPT-2's, or any other's
         layer.gradient_checkpointing = index < num_layers
         layer._gradient_checkpointing_func = compute_again  # noqa: SLF001 - transformers' switch: all, or every n-th
 

@@ -11,13 +11,14 @@ from daemon.samples import plain_samples, train_tokenizer
 from daemon.training.architectures import make_model, save_base
 from daemon.training.attention import choose_attention
 from daemon.training.board import open_board
+from daemon.training.checkpoints import CHECKPOINTS
 from daemon.training.child import Child, Failed
 from daemon.training.failures import blaming
 from daemon.training.folders import new_folder
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.report import save_result
 from daemon.training.rows import PackedRows, build_samples_of, name_of, pack_rows, read_items
-from daemon.training.train import CHECKPOINTS, make_plan
+from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
 
 

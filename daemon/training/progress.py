@@ -34,7 +34,7 @@ class Plan:
     dtype: torch.dtype
     flat: bool
     fit: Fit | None = None
-    """How an adapter's passes are made, and what they take; None: of a base, whose layers keep everything."""
+    """How the passes are made, and what they take; None: of a line's own base, whose layers keep everything."""
     num_out_of_memory: int = 0
     """Times that memory ran out so far."""
 

@@ -15,6 +15,7 @@ from daemon.rates import Point, has_diverged, rate_of, smooth
 from daemon.training.attention import choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
+from daemon.training.checkpoints import CHECKPOINTS
 from daemon.training.child import Child
 from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
@@ -22,7 +23,7 @@ from daemon.training.material import make_rows
 from daemon.training.model import compute_dtype, prepare_device
 from daemon.training.passes import read_shape
 from daemon.training.rows import PackedRows, read_items
-from daemon.training.train import CHECKPOINTS, make_plan
+from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
 
 POINTS = "points.json"

@@ -1,34 +1,32 @@
 """Verb `train`: one adapter, from the claimed rows to adapter/ and result.json."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from daemon.fitting import Fit, find_smaller
+from daemon.fitting import Fit
 from daemon.job import Job
 from daemon.training.attention import Attention, choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.board import open_board
-from daemon.training.child import Child, Failed
+from daemon.training.checkpoints import CHECKPOINTS
+from daemon.training.child import Child
 from daemon.training.completions import Completions
-from daemon.training.failures import OutOfMemory
 from daemon.training.folders import new_folder
 from daemon.training.kernels import Kernels, choose_kernels
 from daemon.training.lora import attach_adapter, save_adapter
 from daemon.training.material import Material, count_steps, eval_interval, make_material
 from daemon.training.model import compute_dtype, prepare_device
-from daemon.training.passes import checkpoint_layers, choose_pass, describe_pass, last_progress, read_shape
+from daemon.training.passes import checkpoint_layers, read_shape, train_fitting
 from daemon.training.progress import Plan
 from daemon.training.ranks import num_ranks, rank
 from daemon.training.report import save_result
 from daemon.training.rows import Rows
 from daemon.training.trainer import PackedTrainer
-
-CHECKPOINTS = "checkpoints"
 
 
 def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | None = None) -> None:
@@ -41,29 +39,11 @@ def train(job: Job, job_dir: Path, child: Child, take: Callable[[], Material] | 
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     child.emit("attention", attention=attention.name)
     kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)
-    shape, last = read_shape(job), last_progress(job_dir / CHECKPOINTS)
-    fit = choose_pass(job, shape, attention.name, last)
-    num_out_of_memory = last.num_out_of_memory if last else 0
+    shape = read_shape(job)
     child.phase("tokenize")
     material = take() if take else make_material(job, job_dir, child)
-    while True:
-        child.emit("plan", **fit.to_event())
-        try:
-            return train_once(job, job_dir, child, material, attention, kernels, fit, num_out_of_memory)
-        except OutOfMemory as error:
-            if num_ranks() > 1:  # the others wait within the step, and cannot be told
-                message = f"device {rank()}: {describe_pass(fit)} do not fit: set a smaller CODELUPE_MICRO_BATCH"
-                raise Failed("out_of_memory", message) from error
-            smaller = find_smaller(shape, settings, job.device, attention.name, than=fit)
-            if smaller is None:
-                child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
-                raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
-            fit, num_out_of_memory = smaller, num_out_of_memory + 1
-        gc.collect()
-        if job.device == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()  # what is measured is told beside the plan of the next try
-        child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
+    once = partial(train_once, job, job_dir, child, material, attention, kernels)
+    train_fitting(job, job_dir, child, shape, attention.name, once)
 
 
 def train_once(

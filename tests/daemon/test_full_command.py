@@ -58,6 +58,8 @@ def test_a_base_says_what_it_was_made_of_and_is_never_overwritten(
     words = ("base", tmp_path / "made", "--tokens", "5K", "--architecture", "gpt2", "--data", texts, "--json")
     done = run(*words)
     assert "each text is more than 10% of all, so none is held out" in done.stderr
+    planned = "4 sequences per forward pass, 1 layers recomputed: 3.00 GiB of memory as planned (weights 1.00 GiB, opt"
+    assert planned in done.stderr
     told = json.loads(done.stdout)
     manifest = verify_folder(tmp_path / "made", told["manifest_digest"])
     assert (manifest["made"], manifest["architecture"], manifest["from"]) == ("from scratch", "gpt2", None)

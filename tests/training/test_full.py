@@ -12,10 +12,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from daemon.config import TrainingSettings
+from daemon.fitting import make_fit
+from daemon.full_memory import FullShape
 from daemon.job import MEMBERS, VALIDATION, Job, Recipe, Result
 from daemon.samples import load_tokenizer
+from daemon.training import passes as passes_module
 from daemon.training import range_test as range_module
 from daemon.training import stream as stream_module
+from daemon.training import trainer as trainer_module
 from daemon.training.architectures import make_model
 from daemon.training.attention import DOCUMENTS, SDPA, Attention, choose_attention
 from daemon.training.base_files import load_base_tokenizer
@@ -198,6 +202,55 @@ def test_a_killed_process_loses_nothing_of_a_stream(make_job: MakeJob, recorder:
     assert (cut_dir / "base" / "model.safetensors").read_bytes() == (
         whole_dir / "base" / "model.safetensors"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "gpt2"])
+def test_recomputed_layers_and_smaller_passes_change_nothing_that_is_learned(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    made, recomputed = {}, []
+    checkpoint = passes_module.checkpoint
+    monkeypatch.setattr(passes_module, "checkpoint", lambda *a, **k: recomputed.append(layers) or checkpoint(*a, **k))
+    for layers in (0, "all"):
+        job, job_dir = make_full(make_job, architecture, tokens=3000, num_layers=2, checkpointed_layers=layers)
+        full(job, job_dir, recorder())
+        made[layers] = load_file(job_dir / "base" / "model.safetensors")
+    assert set(recomputed) == {"all"}
+    assert all(torch.equal(made[0][name], made["all"][name]) for name in made[0])
+    real, seen = trainer_module.sum_losses, []
+
+    def scarce(*tensors: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        if len(seen) == 3:  # in the third step, once
+            raise MemoryError("no room")
+        return real(*tensors)
+
+    monkeypatch.setattr(trainer_module, "sum_losses", scarce)
+    job, job_dir = make_full(make_job, architecture, tokens=3000, num_layers=2)
+    child = recorder()
+    full(job, job_dir, child)
+    result = Result.model_validate_json((job_dir / "result.json").read_text())
+    assert [(plan["micro_batch"], plan["accumulation"]) for plan in child.of("plan")] == [(4, 1), (2, 2)]
+    assert (result.num_out_of_memory, result.micro_batch) == (1, 2)
+    assert [event["step"] for event in child.of("step")] == list(range(1, result.steps_planned + 1))
+    found = load_file(job_dir / "base" / "model.safetensors")
+    assert all((made[0][name] - found[name]).abs().max() <= 1e-3 for name in found)
+
+
+def test_the_way_of_a_base_is_chosen_for_the_memory_there_is_and_kept(make_job: MakeJob, recorder: Any) -> None:
+    deep = {"tokens": 1500, "num_layers": 3, "checkpointed_layers": "auto", "micro_batch": 1, "accumulation": 4}
+    job, _ = make_full(make_job, **deep)
+    shape = FullShape.of_settings(job.settings, "qwen2")
+    fit = make_fit(shape, job.settings, "cpu", "sdpa", 1, 1)
+    job, job_dir = make_full(make_job, **deep, memory_gib=fit.memory.total / 2**30)
+    child = recorder()
+    full(job, job_dir, child)
+    (told,) = child.of("plan")
+    result = Result.model_validate_json((job_dir / "result.json").read_text())
+    assert (told["micro_batch"], told["checkpointed_layers"]) == (1, 1)
+    assert (result.checkpointed_layers, result.planned_bytes) == (1, told["planned_bytes"])
+    assert told["memory"]["weights"] == 4 * result.trainable_parameters
+    assert told["memory"]["optimizer"] == 2 * told["memory"]["gradients"] == 2 * told["memory"]["weights"]
 
 
 def test_full_training_changes_every_weight_of_a_copy(make_job: MakeJob, recorder: Any, base: Path) -> None:
