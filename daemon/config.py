@@ -67,7 +67,7 @@ class TrainingSettings(AdapterSettings, SampleSettings):
     min_improvement: float = Field(0.0005, ge=0)
     """Relative fall of the smoothed validation loss (median of the last three) that counts as an improvement."""
     checkpoint_interval_s: float = Field(600, gt=0)
-    """Seconds between two checkpoints."""
+    """Seconds between two checkpoints; more where they would take above 1 % of a run longer than an hour."""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """Attention kernel; auto takes the best that is there, and says which."""
     fused_kernels: Literal["torch", "liger", "compile"] = "torch"

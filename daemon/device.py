@@ -1,5 +1,6 @@
 """Which device training uses, found without torch: the control half must start in under a second."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -28,7 +29,13 @@ class Device:
 
 
 def detect_device(profile: str) -> Device:
-    """Return the first GPU, or the CPU for `tiny`, and for `small` without a GPU. Raises DeviceError."""
+    """Return the first GPU, or the CPU for `tiny`, and for `small` without a GPU.
+
+    The first that CUDA_VISIBLE_DEVICES names, else the first of the machine by its bus, as the child counts them too.
+
+    Raises:
+        DeviceError: no driver, or one that does not answer, or that knows no such GPU.
+    """
     has_gpu = shutil.which("nvidia-smi") is not None
     if profile.startswith("gpu-") and not has_gpu:
         raise DeviceError(
@@ -38,11 +45,15 @@ def detect_device(profile: str) -> Device:
     if profile == "tiny" or not has_gpu:
         return Device("cpu", "CPU", host_memory_bytes(), f"device:{_machine()}:cpu")
     query = ["nvidia-smi", "--query-gpu=uuid,name,memory.total", "--format=csv,noheader,nounits"]
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if wanted and not wanted.startswith("MIG"):  # a part of a card has no such query: its first card stands for it
+        query.append(f"--id={wanted}")
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except (subprocess.SubprocessError, OSError) as error:
-        raise DeviceError(f"nvidia-smi does not answer ({error}): check the driver") from error
-    uuid, name, mebibytes = (part.strip() for part in answer.splitlines()[0].split(","))
+        uuid, name, mebibytes = (part.strip() for part in answer.splitlines()[0].split(","))
+    except (subprocess.SubprocessError, OSError, ValueError, IndexError) as error:
+        said = f"about CUDA_VISIBLE_DEVICES={wanted} " if wanted else ""
+        raise DeviceError(f"nvidia-smi does not answer {said}({error}): check the driver") from error
     return Device("cuda", name, int(mebibytes) << 20, f"device:{_machine()}:{uuid}")
 
 

@@ -135,13 +135,13 @@ def layer_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> dic
     The norms keep their input as it is, and one number of fp32 (training/layers.py). Projections keep their input once
     for all that share it (q, k and v; gate and up; o has attention's result), and each the product with its A; frozen
     weights and biases ask for nothing. Attention keeps queries, keys, values and its result; SDPA has keys and values
-    repeated for each head, and the mask as numbers; document by document it has no mask, and results apart that are
-    then put together. The MLP keeps gate and up: what comes of them is made again (training/projections.py).
+    repeated for each head, and the mask as numbers. The MLP keeps gate and up: what comes of them is made again
+    (training/projections.py).
     """
     element, tokens = element_bytes(settings), one_pass.num_tokens
     is_sdpa = one_pass.attention == "sdpa"
     keys = shape.query if is_sdpa else shape.key
-    results = 2 if one_pass.attention == "documents" else 1
+    results = 2 if one_pass.attention == "documents" else 1  # each document's own, and all of them side by side
     per_token = {
         "norm inputs": 2 * shape.hidden * element + 2 * _FP32,
         "inputs of q, k, v and of gate, up": 2 * shape.hidden * element,

@@ -54,6 +54,7 @@ def range_test(settings: Settings, steps: int, low: float, high: float, data: Pa
         device=detect_device(settings.profile).kind,
         base=str(paths.base) if daemon.makes_base else daemon.base_model,
         base_revision=daemon.base_revision,
+        base_cache=paths.base_cache,
         rates=RateRange(steps=steps, low=low, high=high),
     )
     wanted = steps * daemon.micro_batch * daemon.accumulation * daemon.sequence_tokens * _CHARS_PER_TOKEN

@@ -35,14 +35,16 @@ class Speed:
 
     @classmethod
     def of(cls, settings: TrainingSettings, device: Device) -> Self:
-        """Return the costs of the configured model, and the peak of the device."""
+        """Return the costs of the configured model, and the peak of all devices that share its steps, alike ones."""
         shape, document = find_shape(settings), settings.sequence_tokens / 2
         if shape is None:
             return cls()
         return cls(
             adapter_flops=shape.lora_flops(settings.adapter_rank, document),
             base_flops=shape.pretrain_flops(document),
-            peak_flops=next((peak for name, peak in _PEAKS.items() if name in device.name), None),
+            peak_flops=next(
+                (settings.num_devices * peak for name, peak in _PEAKS.items() if name in device.name), None
+            ),
         )
 
     def add_to(self, event: Event, kind: str) -> Event:

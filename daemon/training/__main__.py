@@ -110,6 +110,7 @@ def set_environment(environment: MutableMapping[str, str], num_devices: int = 1)
     environment.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     environment.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else a service of the hub is asked to convert
     environment.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    environment.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi counts, which the daemon asks
     there = environment.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(num_devices)))).split(",")
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(name.strip() for name in there[:num_devices])
 

@@ -139,7 +139,8 @@ def wrap_varlen(varlen: Callable[..., Any]) -> Callable[..., tuple[Tensor, None]
     """Return `varlen` as transformers calls attention: [1, heads, T, D] in, [1, T, heads, D] out.
 
     The way to ask for a causal mask and for grouped heads changed between torch 2.10, 2.11 and 2.12, so the
-    signature is asked, once.
+    signature is asked, once. Before 2.12 grouped heads need not be asked for: the kernel takes them as they are, and
+    where it did not, the probe would say so. Rotary tables in fp32 make queries and keys of another dtype than values.
     """
     parameters = inspect.signature(varlen).parameters
     options: dict[str, Any] = {"is_causal": True} if "is_causal" in parameters else {"window_size": (-1, 0)}
@@ -157,17 +158,12 @@ def wrap_varlen(varlen: Callable[..., Any]) -> Callable[..., tuple[Tensor, None]
         scaling: float | None = None,
         **_: Any,
     ) -> tuple[Tensor, None]:
-        # Where weights are kept in fp32, the rotation by position has widened what the projections made in less.
-        query, key = query.to(value.dtype), key.to(value.dtype)
-        groups = query.shape[1] // key.shape[1]
-        if groups > 1 and not grouped:
-            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         extra = dict(options)
-        if groups > 1 and grouped:
+        if grouped and query.shape[1] != key.shape[1]:
             extra["enable_gqa"] = True
         if scalable and scaling is not None:
             extra["scale"] = scaling
-        flat = (tensor.squeeze(0).transpose(0, 1).contiguous() for tensor in (query, key, value))
+        flat = (tensor.to(value.dtype).squeeze(0).transpose(0, 1).contiguous() for tensor in (query, key, value))
         out = varlen(*flat, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q, **extra)
         return out.unsqueeze(0), None
 

@@ -17,6 +17,7 @@ from daemon.training.lora import State, restore_state, trainable_state
 from daemon.training.optimizer import choose_optimizer
 from daemon.training.progress import PROGRESS, Plan, Progress
 from daemon.training.ranks import rank
+from daemon.training.schedule import checkpoint_interval
 
 log = logging.getLogger(__name__)
 WEIGHTS, BEST = "weights.safetensors", "best.safetensors"
@@ -32,6 +33,8 @@ class CheckpointedTrainer(Trainer):
         self.progress = Progress(**plan.ways())
         self.best: State | None = None
         self.saved_at = self.started_at = time.monotonic()
+        self.checkpoint_s = self.eta_s = 0.0
+        """Seconds that the last checkpoint took, and that are left of the run."""
 
     def find_checkpoint(self) -> Path | None:
         """Return where to go on from, and say so; drop what a killed process was writing."""
@@ -67,6 +70,13 @@ class CheckpointedTrainer(Trainer):
             seconds = round(time.monotonic() - started, 3)
             self.child.emit("checkpoint", step=self.state.global_step, seconds=seconds, bytes=num_bytes)
         self.saved_at = time.monotonic()
+        self.checkpoint_s = self.saved_at - started
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether it is time for the next one."""
+        now, wanted_s = time.monotonic(), self.plan.checkpoint_interval_s
+        run_s = self.progress.seconds + now - self.started_at + self.eta_s
+        return now - self.saved_at >= checkpoint_interval(wanted_s, last_s=self.checkpoint_s, run_s=run_s)
 
     def _write_checkpoint(self) -> int:
         """Return the bytes written; raise Failed(disk) where they cannot be."""
@@ -110,5 +120,5 @@ class Clock(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
         """Look at the step and at the clock."""
         control.should_evaluate = self.trainer.is_eval_due(state.global_step)
-        control.should_save = time.monotonic() - self.trainer.saved_at >= self.trainer.plan.checkpoint_interval_s
+        control.should_save = self.trainer.is_checkpoint_due()
         return control

@@ -17,7 +17,10 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _DISK_WORDS = (*(f"(os error {number})" for number in _DISK_ERRORS), "inline_container.cc", "iostream error")
 # What a RuntimeError says when it means that memory is short: the CPU's allocator, the driver, cuBLAS.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_DEVICE = ("CUDA error", "CUDA driver", "CUBLAS_STATUS", "cuDNN error", "device-side assert", "No CUDA GPUs")
+_DEVICE = (
+    *("CUDA error", "CUDA driver", "CUBLAS_STATUS", "cuDNN error", "device-side assert", "No CUDA GPUs"),
+    *("NCCL", "gloo/transport", "Connection closed by peer"),  # between several devices
+)
 
 
 class OutOfMemory(Exception):

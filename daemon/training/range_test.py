@@ -16,12 +16,13 @@ from daemon.training.attention import choose_attention
 from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.checkpoints import CHECKPOINTS
-from daemon.training.child import Child
+from daemon.training.child import Child, Failed
+from daemon.training.failures import OutOfMemory
 from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
 from daemon.training.material import make_rows
 from daemon.training.model import compute_dtype, prepare_device
-from daemon.training.passes import read_shape
+from daemon.training.passes import checkpoint_layers, choose_pass, describe_pass, read_shape
 from daemon.training.rows import PackedRows, read_items
 from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
@@ -66,21 +67,28 @@ def range_test(job: Job, job_dir: Path, child: Child) -> None:
     """Run the steps and write points.json; the weights are thrown away."""
     asked, settings = job.rates, job.settings
     assert asked is not None  # noqa: S101 - who starts this verb gives them
-    read_shape(job)  # of a base that no adapter can be trained on there is none
+    shape = read_shape(job)  # of a base that no adapter can be trained on there is none
     prepare_device(job)
     attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
     kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)
+    fit = choose_pass(job, shape, attention.name, None)
+    child.emit("plan", **fit.to_event())
     child.phase("tokenize")
     rows, _ = make_rows(read_items(job_dir / MEMBERS), load_base_tokenizer(job), job, child)
     num_rows = asked.steps * settings.micro_batch * settings.accumulation
     rows = PackedRows(list(islice(cycle(rows.rows), num_rows)))
     child.phase("load")
-    model = attach_adapter(load_base(job, attention), job, kernels)
+    model = attach_adapter(load_base(job, attention, child.note, rows.rows), job, kernels)
+    checkpoint_layers(model, fit.checkpointed_layers)
     child.phase("train")
     plan = dataclasses.replace(
-        make_plan(job, rows, settings.micro_batch, flat=attention.flat),
-        learning_rate=asked.high, checkpoint_interval_s=math.inf,
+        make_plan(job, rows, fit.micro_batch, flat=attention.flat),
+        fit=fit, learning_rate=asked.high, checkpoint_interval_s=math.inf,
     )  # fmt: skip
     trainer = RangeTrainer(asked.low, model, rows, None, plan, job_dir / CHECKPOINTS, child)
-    trainer.run()
+    try:
+        trainer.run()
+    except OutOfMemory as error:
+        message = f"{describe_pass(fit)} do not fit: set a smaller CODELUPE_MEMORY_GIB or CODELUPE_MICRO_BATCH"
+        raise Failed("out_of_memory", message) from error
     write_json(job_dir / POINTS, {"points": [dataclasses.asdict(point) for point in trainer.points()]})

@@ -58,5 +58,9 @@ class Objective(nn.Module):
 
 
 def share_gradients(model: Any, loss: Callable[[Any, dict[str, Any], float], Tensor]) -> nn.Module:
-    """Return what computes the loss, and averages the gradients over all processes in its backward pass."""
+    """Return what computes the loss, and averages the gradients over all processes in its backward pass.
+
+    It adds them up in buckets of its own. Gradients that are views of these would save nothing where a step has several
+    passes: they are set to none after it, and those of the first passes are made apart.
+    """
     return DistributedDataParallel(Objective(model, loss), broadcast_buffers=False)

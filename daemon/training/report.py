@@ -67,8 +67,14 @@ def save_result(
     write_json(job_dir / "result.json", result.model_dump())
 
 
+def reset_peak(device: str) -> None:
+    """Begin the peak anew: what loading took, or a try that ran out of memory, is not that of the training."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_bytes(device: str) -> int:
-    """Return the peak of allocated device memory, or of resident memory on a CPU."""
+    """Return the peak of allocated device memory, or of the process's resident memory on a CPU."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

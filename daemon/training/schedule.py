@@ -15,6 +15,19 @@ def rate_share(step: int, *, num_steps: int, warmup_steps: int) -> float:
     return FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
+def checkpoint_interval(wanted_s: float, *, last_s: float, run_s: float) -> float:
+    """Return the seconds from one checkpoint to the next.
+
+    Of a run longer than an hour they take a hundredth at most: a large adapter's are gigabytes to write and hash.
+
+    Args:
+        wanted_s: what the settings say.
+        last_s: seconds that the last one took.
+        run_s: seconds of the whole run, as far as can be foreseen.
+    """
+    return max(wanted_s, 100 * last_s) if run_s > 3600 else wanted_s
+
+
 def tokens_per_second(steps: Sequence[tuple[float, int]], started_at: float) -> float:
     """Return the rate since the end of the first of these steps (its own time is not known), or of the only one.
 

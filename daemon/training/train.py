@@ -106,7 +106,8 @@ def make_plan(job: Job, rows: Rows, micro_batch: int, *, flat: bool) -> Plan:
         micro_batch=micro_batch,
         accumulation=per_rank // micro_batch,
         learning_rate=settings.learning_rate * (settings.continued_rate_share if job.continued else 1.0),
-        warmup_steps=round(settings.warmup_share * num_steps),
+        # A fresh optimizer's first step is as long as its rate, whatever the gradient: never at the peak.
+        warmup_steps=max(settings.warmup_share > 0, round(settings.warmup_share * num_steps)),
         max_grad_norm=settings.max_grad_norm,
         weight_decay=settings.weight_decay,
         optimizer="paged_adamw_8bit" if settings.paged_optimizer and job.device == "cuda" else "adamw_8bit",

@@ -28,7 +28,7 @@ from daemon.training.model import head, hidden_at_targets
 from daemon.training.prefetch import Prefetch
 from daemon.training.progress import Plan, Progress
 from daemon.training.ranks import add_up, meet, num_ranks, share_gradients
-from daemon.training.report import peak_bytes
+from daemon.training.report import peak_bytes, reset_peak
 from daemon.training.rows import PackedRows, Row, Rows, fill_up, names_of
 from daemon.training.schedule import rate_share, tokens_per_second
 from daemon.training.stopping import check_is_number, check_spike, count_skipped, judge, smooth
@@ -79,6 +79,7 @@ class PackedTrainer(CheckpointedTrainer):
             Failed: the loss is not a number, or has run away.
         """
         checkpoint = self.find_checkpoint()
+        reset_peak(self.plan.device)
         self.saved_at = self.started_at = time.monotonic()
         try:
             self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -164,7 +165,7 @@ class PackedTrainer(CheckpointedTrainer):
         self.progress.step, self.progress.loss = step, loss
         self.recent.append((time.monotonic(), self.step_tokens))
         speed = tokens_per_second(self.recent, self.started_at)
-        remaining = (self.plan.num_steps - step) * self.progress.tokens / max(1, step)
+        self.eta_s = (self.plan.num_steps - step) * self.progress.tokens / max(1, step) / speed
         self.child.emit(
             "step",
             step=step,
@@ -176,7 +177,7 @@ class PackedTrainer(CheckpointedTrainer):
             **norm,
             tokens=self.progress.tokens,
             tokens_per_s=round(speed, 1),
-            eta_s=round(remaining / speed, 1),
+            eta_s=round(self.eta_s, 1),
             data_wait_s=round(self.data_wait_s, 4),
             micro_batch=self.plan.micro_batch,
             peak_bytes=peak_bytes(self.plan.device),

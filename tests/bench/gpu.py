@@ -9,8 +9,11 @@ written anew after each, so that a run that is cut off keeps what it has measure
 
 - `mfu`: tokens per second times the operations that the model needs for one (frozen base 4, adapter 6, attention; no
   recomputation), over 989 TFLOP/s; `of_ceiling`: the same over the matrix products measured here.
-- `planned_gib`: what the planner (daemon/fitting.py) says of the plan that it has chosen, beside `peak_gib`.
-- `first_step_s`: from the request to the end of the first optimizer step; weights are drawn, not read from a disk.
+- `planned_gib`: what the planner (daemon/fitting.py) says of the plan that it has chosen; `planned_tensors_gib`: the
+  same without what torch does not count (context, libraries, gaps), to lay beside `peak_gib`, the peak that it
+  allocated while it trained. `used_gib`: what the card says is taken at the end, to lay beside the whole.
+- `first_step_s`: from the request to the end of the first optimizer step, with imports; weights are drawn, not read.
+- `syncs_per_step`: times that a step of ours made the host wait for the device. `notes`: what the trainer passed over.
 
 `--tiny` runs everything with a tiny shape on the CPU, in seconds: it proves the script and measures no GPU. What a GPU
 machine needs beside torch and transformers, `python -m tests.bench.gpu_wheels FOLDER` puts into a folder.
@@ -19,6 +22,7 @@ machine needs beside torch and transformers, `python -m tests.bench.gpu_wheels F
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -49,13 +53,25 @@ def main() -> None:
     options = parser.parse_args()
     if not options.tiny and not torch.cuda.is_available():
         parser.error("no GPU here (no driver, or a CPU build of torch): --tiny runs the script on the CPU")
-    prepare_processes(threads=1 if options.tiny else 8)
+    prepare(tiny=options.tiny)
     variants = [dataclasses.replace(each, **TINY) for each in VARIANTS] if options.tiny else VARIANTS
     report = Bench("cpu" if options.tiny else "cuda", options).measure(variants)
     if options.json:
         print(json.dumps(report, indent=1))
     else:
         print_report(report)
+    if not report["variants"]:
+        sys.exit("nothing was measured")
+
+
+def prepare(*, tiny: bool) -> None:
+    """Say in which environment the variants live: that of the service's children.
+
+    Nothing is imported before they are forked: bitsandbytes opens CUDA as it is imported, and a forked process cannot
+    open it again.
+    """
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    prepare_processes(threads=1 if tiny else 8, preloaded=())
 
 
 class Bench:
@@ -138,10 +154,13 @@ def print_report(report: dict[str, Any]) -> None:
     print(f"matrix products  {report['matmul_tflops']} TFLOP/s")
     for name, found in report["variants"].items():
         mfu = "no GPU" if found["mfu"] is None else f"MFU {found['mfu']:.1%} ({found['of_ceiling']:.1%} of the ceiling)"
+        planned = f", planned {found['planned_tensors_gib']}" if found["planned_tensors_gib"] else ""
         print(
             f"{name:17} {found['size']:4} {found['tokens_per_s']:>10,.0f} tokens/s  {mfu}  peak {found['peak_gib']} GiB"
-            f", planned {found['planned_gib']}; first step {found['first_step_s']} s; {found['attention']}"
+            f"{planned}; first step {found['first_step_s']} s; {found['attention']}"
         )
+        for note in found["notes"]:
+            print(f"{'':17} {note}")
     for name, why in report["dropped"].items():
         print(f"{name:17} dropped: {why}")
     print(f"ours over stock  {report['ratio']}")

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ BITSANDBYTES = ["bitsandbytes/__init__.py", *(f"bitsandbytes/libbitsandbytes_{na
 ROOT = Path(__file__).parents[2]
 
 
-def run(*options: str) -> dict[str, Any]:
+def run(*options: str, status: int = 0) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.bench.gpu", "--tiny", "--json", *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == status, done.stderr[-3000:]
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
 
@@ -37,12 +38,33 @@ def test_every_variant_is_measured_and_nothing_is_said_of_a_gpu(tmp_path: Path) 
         assert found["peak_gib"] > 0
         assert (found["mfu"], found["of_ceiling"]) == (None, None)
         assert (found["planned_gib"] is None) == (found["stack"] == "stock")
+        assert found["notes"] == []
     assert report["ratio"] > 0
     assert json.loads((tmp_path / "report.json").read_text()) == report
 
 
+def tell_modules(pipe: Connection) -> None:
+    pipe.send({"torch": "torch" in sys.modules})
+
+
+def test_a_variant_s_process_inherits_no_library_that_opens_cuda(tmp_path: Path) -> None:
+    told = """
+import sys
+from pathlib import Path
+from tests.bench import gpu, test_gpu
+gpu.prepare(tiny=True)
+child = gpu.Contestant.start("probe", test_gpu.tell_modules, log=Path(sys.argv[1]))
+child.finish()
+print(child.last["torch"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", told, str(tmp_path / "log")], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_what_the_budget_leaves_no_time_for_is_dropped_and_named() -> None:
-    report = run("--budget", "10")
+    report = run("--budget", "10", status=1)
     assert report["variants"] == {}
     assert report["dropped"].keys() == {"ceiling", *(variant.name for variant in VARIANTS)}
     assert report["ratio"] is None

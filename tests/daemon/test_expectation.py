@@ -34,6 +34,13 @@ def test_a_step_on_a_known_card_tells_its_share_of_the_card_s_peak():
     assert told["mfu"] == pytest.approx(told["flops"] / 209.5e12)
 
 
+def test_the_peak_is_that_of_all_cards_that_train_together():
+    one, four = (
+        Speed.of(DaemonSettings(base_model="Qwen/Qwen2.5-Coder-7B-Instruct", num_devices=num), CARD) for num in (1, 4)
+    )
+    assert 4 * four.add_to(STEP, "adapter")["mfu"] == pytest.approx(one.add_to(STEP, "adapter")["mfu"])
+
+
 def test_on_a_device_without_a_known_peak_there_is_no_share_and_on_an_unknown_model_nothing_at_all():
     known = Speed.of(DaemonSettings(base_model="local:tiny"), CPU).add_to(STEP, "base")
     assert known["flops"] > 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import SafetensorError
+from torch.distributed import DistBackendError
 
 from daemon.job import MEMBERS, TEST, VALIDATION, Failure, Job
 from daemon.samples import builders
@@ -56,6 +57,8 @@ TABLE: list[tuple[BaseException, str, bool]] = [
     # the device, also where a kernel's assertion says that an index is wrong
     (torch.AcceleratorError(CUDA_ASSERT, 710), "device", False),
     (RuntimeError("CUDA error: an illegal memory access was encountered"), "device", False),
+    (DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:3690, remote process exited"), "device", False),
+    (RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"), "device", False),
     (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), "device", False),
     # a test's failpoint
     (failpoints.FailpointHit("checkpoint.before_rename"), "exception", False),

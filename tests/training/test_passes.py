@@ -9,12 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from daemon.fitting import make_fit
-from daemon.job import Job, Result
+from daemon.job import MEMBERS, Job, Result
 from daemon.shapes import local_shape
 from daemon.training import trainer as trainer_module
-from daemon.training.child import Failed, Stopped
+from daemon.training.base_files import load_base_tokenizer
+from daemon.training.child import Child, Failed, Stopped
+from daemon.training.material import make_rows
 from daemon.training.range_test import range_test
-from daemon.training.train import train
+from daemon.training.rows import PackedRows, read_items
+from daemon.training.schedule import checkpoint_interval
+from daemon.training.train import make_plan, train
 
 MakeJob = Callable[..., tuple[Job, Path]]
 DEEP = {"micro_batch": 2, "accumulation": 2, "checkpointed_layers": "auto", "attention": "sdpa"}
@@ -99,3 +103,28 @@ def test_a_run_that_is_taken_up_again_goes_on_in_the_same_way(make_job: MakeJob,
     child = recorder()
     train(roomy, job_dir, child)
     assert [plan["micro_batch"] for plan in child.of("plan")] == [1]
+
+
+def test_a_range_test_works_in_a_way_that_fits(make_job: MakeJob, recorder: Any) -> None:
+    rates = {"rates": {"steps": 2, "low": 1e-4, "high": 1e-3}}
+    job, job_dir = make_job(2, **DEEP, memory_gib=0.001, fields=rates)
+    child = recorder()
+    range_test(job, job_dir, child)
+    assert [(plan["micro_batch"], plan["accumulation"]) for plan in child.of("plan")] == [(1, 4)]
+    assert [event["step"] for event in child.of("step")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("run_s", "last_s", "expected"),
+    [(3000, 25, 600), (7200, 25, 2500), (7200, 2, 600), (7200, 0, 600)],
+)
+def test_checkpoints_take_a_hundredth_of_a_long_run_at_most(run_s: float, last_s: float, expected: float) -> None:
+    assert checkpoint_interval(600, last_s=last_s, run_s=run_s) == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.03, 1), (0.5, 2), (0.0, 0)])
+def test_a_short_run_warms_up_too(make_job: MakeJob, share: float, expected: int) -> None:
+    job, job_dir = make_job(8, micro_batch=1, accumulation=1, warmup_share=share)
+    rows, _ = make_rows(read_items(job_dir / MEMBERS), load_base_tokenizer(job), job, Child(lambda _: None))
+    plan = make_plan(job, PackedRows(rows.rows[:4]), 1, flat=False)
+    assert (plan.num_steps, plan.warmup_steps) == (4, expected)

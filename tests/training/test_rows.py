@@ -1,5 +1,6 @@
 """Packing keeps documents apart, in training and in evaluation, padded and flat."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def test_an_item_that_changed_since_it_was_claimed_is_refused(make_job: Callable
 
 
 def attend_by_document(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, *, scale: float | None) -> Tensor:
-    """Reference for the kernels: [T, heads, D], causal within each document."""
+    """Reference for the kernels: [T, heads, D], causal within each document, all of one dtype."""
+    assert query.dtype == key.dtype == value.dtype
     out = []
     for start, end in zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True):
         parts = [tensor[start:end].transpose(0, 1) for tensor in (query, key, value)]
@@ -99,13 +101,11 @@ def attend_by_document(query: Tensor, key: Tensor, value: Tensor, borders: Tenso
 
 def torch_2_10(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, mq: int, mk: int, is_causal: bool = False) -> Tensor:  # fmt: skip # noqa: E501
     assert is_causal
-    assert q.shape == k.shape, "grouped heads are the caller's to repeat"
     return attend_by_document(q, k, v, cu_q, scale=None)
 
 
 def torch_2_11(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, mq: int, mk: int, *, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> Tensor:  # fmt: skip # noqa: E501
     assert window_size == (-1, 0)
-    assert q.shape == k.shape
     return attend_by_document(q, k, v, cu_q, scale=scale)
 
 
@@ -116,15 +116,27 @@ def torch_2_12(q: Tensor, k: Tensor, v: Tensor, cu_q: Tensor, cu_k: Tensor, mq: 
 
 
 @pytest.mark.parametrize("varlen", [torch_2_10, torch_2_11, torch_2_12])
-def test_every_signature_of_the_variable_length_kernel_is_served(varlen: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_signature_of_the_variable_length_kernel_is_served(
+    varlen: Callable[..., Tensor], dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     batch = collate([SAMPLES[:2]], flat=True)
     query, key, value = (torch.randn(1, heads, 57, 16) for heads in (4, 2, 2))
-    out, _ = wrap_varlen(varlen)(
-        None, query, key, value, None, scaling=0.25, dropout=0.0,
+    num_heads = []
+
+    def watch(q: Tensor, k: Tensor, *others: Any, **options: Any) -> Tensor:
+        num_heads.append((q.shape[1], k.shape[1]))
+        return varlen(q, k, *others, **options)
+
+    watch.__signature__ = inspect.signature(varlen)  # type: ignore[attr-defined]
+    # Under autocast the rotary tables leave queries and keys in fp32; the values are what the kernel works in.
+    out, _ = wrap_varlen(watch)(
+        None, query, key, value.to(dtype), None, scaling=0.25, dropout=0.0,
         cu_seq_lens_q=batch["cu_seq_lens_q"], cu_seq_lens_k=batch["cu_seq_lens_k"],
         max_length_q=batch["max_length_q"], max_length_k=batch["max_length_k"],
     )  # fmt: skip
-    flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
+    flat = [tensor[0].transpose(0, 1).to(dtype) for tensor in (query, key, value)]
     expected = attend_by_document(*flat, batch["cu_seq_lens_q"], scale=0.25)
     torch.testing.assert_close(out[0], expected)
+    assert num_heads == [(4, 2)]  # what is kept for the backward pass is no larger than need be

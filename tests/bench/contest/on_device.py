@@ -1,8 +1,8 @@
 """One variant of the GPU bench, in its process: build the base, train random documents of full length, time it."""
 
-import resource
 import tempfile
 import time
+import warnings
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,14 +14,17 @@ import torch
 from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
+from daemon.fitting import Fit
 from daemon.job import Event, Job
 from daemon.samples import Sample
 from daemon.training.attention import choose_attention
+from daemon.training.checkpoints import CHECKPOINTS
 from daemon.training.child import Child
 from daemon.training.kernels import choose_kernels
 from daemon.training.lora import attach_adapter
 from daemon.training.model import compute_dtype, prepare_device
-from daemon.training.passes import checkpoint_layers, choose_pass
+from daemon.training.passes import checkpoint_layers, train_fitting
+from daemon.training.report import peak_bytes, reset_peak
 from daemon.training.rows import PackedRows
 from daemon.training.train import make_plan
 from daemon.training.trainer import PackedTrainer
@@ -64,7 +67,7 @@ def measure_variant(pipe: Connection, variant: Variant, device: str, started: fl
     settings = job.settings
     per_step = settings.micro_batch * settings.accumulation * settings.sequence_tokens
     measured = np.diff(ends)[variant.warmup_steps :]
-    allocated, reserved = peak_bytes(device)
+    allocated, used = peak_bytes(device), used_bytes(device)
     pipe.send(
         {
             **plan,
@@ -73,38 +76,81 @@ def measure_variant(pipe: Connection, variant: Variant, device: str, started: fl
             "step_seconds": [round(float(seconds), 3) for seconds in measured],
             "first_step_s": round(ends[1] - started, 2),
             "peak_gib": round(allocated / _GIB, 3),
-            "peak_reserved_gib": round(reserved / _GIB, 3),
+            "used_gib": round(used / _GIB, 3),
         }
     )
 
 
 def train_ours(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:
-    """Train with our trainer, as the planner chooses for the memory that is there; return what it has chosen."""
-    settings = job.settings
-    silent = Child(lambda _: None)
-    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), silent)
-    kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), silent)
-    fit = choose_pass(job, variant.shape, attention.name, None)
-    base = build_base(variant.shape, settings, job.device, attention.implementation)
-    model = attach_adapter(base, job, kernels)
-    checkpoint_layers(model, fit.checkpointed_layers)
+    """Train with our trainer, as the planner chooses for the memory that is there; return what it has chosen.
 
-    def follow(event: Event) -> None:
-        if event["event"] == "step":
-            note()
-
+    Where that memory runs out it goes on in the next smaller way, as the service does.
+    """
+    settings, notes = job.settings, Notes(note)
+    child = Child(notes.follow)
+    attention = choose_attention(settings.attention, job.device, compute_dtype(settings), child)
+    kernels = choose_kernels(settings.fused_kernels, job.device, compute_dtype(settings), child)
     rows = PackedRows([[_write_sample(ids)] for ids in draw(variant)])
-    plan = replace(make_plan(job, rows, fit.micro_batch, flat=attention.flat), fit=fit)
-    PackedTrainer(model, rows, None, plan, folder, Child(follow)).run()
-    planned = {"planned_gib": round(fit.memory.total / _GIB, 3)}
-    chosen = {"micro_batch": fit.micro_batch, "checkpointed_layers": fit.checkpointed_layers}
-    return {"attention": attention.name, "kernels": kernels.name, **chosen, **planned}
+
+    def train_once(fit: Fit, _num_out_of_memory: int) -> None:
+        base = build_base(variant.shape, settings, job.device, attention.implementation)
+        model = attach_adapter(base, job, kernels)
+        checkpoint_layers(model, fit.checkpointed_layers)
+        plan = replace(make_plan(job, rows, fit.micro_batch, flat=attention.flat), fit=fit)
+        PackedTrainer(model, rows, None, plan, folder / CHECKPOINTS, child).run()
+
+    with warnings.catch_warnings(record=True) as notes.caught:
+        warnings.simplefilter("always")
+        train_fitting(job, folder, child, variant.shape, attention.name, train_once)
+    total, tensors = notes.plan["planned_bytes"], notes.plan["planned_bytes"] - notes.plan["memory"]["overhead"]
+    return {
+        "attention": attention.name,
+        "kernels": kernels.name,
+        "micro_batch": notes.plan["micro_batch"],
+        "checkpointed_layers": notes.plan["checkpointed_layers"],
+        "planned_gib": round(total / _GIB, 3),
+        "planned_tensors_gib": round(tensors / _GIB, 3),
+        "syncs_per_step": notes.syncs,
+        "notes": notes.told,
+    }
+
+
+class Notes:
+    """What the trainer tells: its plan, ends of steps, what it passed over, how often a step made the host wait."""
+
+    def __init__(self, note: Any) -> None:
+        self._note = note
+        self._num_steps = 0
+        self.plan: dict[str, Any] = {}
+        self.told: list[str] = []
+        self.caught: list[warnings.WarningMessage] | None = None
+        self.syncs: int | None = None
+
+    def follow(self, event: Event) -> None:
+        """Take one event; the waits are counted in the second step."""
+        if event["event"] == "plan":
+            self.plan = event
+        if event["event"] == "note":
+            self.told.append(f"{event['note']}: {event['message']}")
+        if event["event"] == "step":
+            self._end_step()
+
+    def _end_step(self) -> None:
+        self._num_steps += 1
+        counts = torch.cuda.is_available() and self.caught is not None
+        if self._num_steps == 2 and counts:
+            torch.cuda.set_sync_debug_mode("default")
+            self.syncs = sum("synchronizing CUDA operation" in str(one.message) for one in self.caught or ())
+        self._note()
+        if self._num_steps == 1 and counts:
+            torch.cuda.set_sync_debug_mode("warn")
 
 
 def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str, Any]:
     """Train with transformers' Trainer as it is published: recomputation, SDPA, the model's own loss."""
     settings = job.settings
     model = prepare_model_for_kbit_training(build_base(variant.shape, settings, job.device, "sdpa"))
+    reset_peak(job.device)
 
     class Noting(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
@@ -120,7 +166,7 @@ def train_stock(variant: Variant, job: Job, folder: Path, note: Any) -> dict[str
         callbacks=[Noting()],
     ).train()
     chosen = {"micro_batch": settings.micro_batch, "checkpointed_layers": variant.shape.num_layers}
-    return {"attention": "sdpa", **chosen, "planned_gib": None}
+    return {"attention": "sdpa", **chosen, "planned_gib": None, "planned_tensors_gib": None, "notes": []}
 
 
 def draw(variant: Variant) -> list[np.ndarray]:
@@ -140,9 +186,9 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def peak_bytes(device: str) -> tuple[int, int]:
-    """Return the peak of allocated and of reserved device memory; on a CPU that of the process, twice."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return peak, peak
+def used_bytes(device: str) -> int:
+    """Return what is taken of the card, by its own account: tensors, context, gaps; 0 on a CPU."""
+    if device != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info()
+    return total - free

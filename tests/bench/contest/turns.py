@@ -126,10 +126,10 @@ def _run(train: Callable[..., None], pipe: Connection, log: Path, args: Sequence
     train(pipe, *args)
 
 
-def prepare_processes(threads: int) -> None:
+def prepare_processes(threads: int, preloaded: Sequence[str] = _PRELOADED) -> None:
     """Say what the server of the children imports, and in which environment they live; before the first is started."""
     os.environ |= {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    _PROCESSES.set_forkserver_preload(_PRELOADED)
+    _PROCESSES.set_forkserver_preload([*preloaded])
 
 
 def alternate(started: Iterable[Contestant], rounds: int, tell: Callable[[str], None]) -> list[Contestant]:

@@ -33,7 +33,7 @@ class Variant:
     warmup_steps: int = 2
     steps: int = 5
     estimate_s: float = 50
-    """Of all of it, until a variant of its stack has been measured: with less time left it is dropped."""
+    """Of all of it: with less time left it is dropped."""
     is_tiny: bool = False
 
     @property
