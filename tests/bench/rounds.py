@@ -95,10 +95,13 @@ def ingest_tree(engine: sa.Engine, home: Path, tree: Path, **settings: Any) -> s
 def run_to_end(ctx: Context, *, gated: bool = True) -> list[Run]:
     """Tick until nothing is left to do; return the runs that came of it, oldest first. Not gated, all are promoted."""
     before = {run.number for run in _fetch_runs(ctx)}
-    rounds.run_child = run_here
-    verdict.judge = judge if gated else promote_all
-    while tick(ctx):
-        pass
+    run_child = rounds.run_child
+    rounds.run_child, verdict.judge = run_here, judge if gated else promote_all
+    try:
+        while tick(ctx):
+            pass
+    finally:
+        rounds.run_child, verdict.judge = run_child, judge
     ctx.leadership.give_back()
     return [run for run in reversed(_fetch_runs(ctx)) if run.number not in before]
 

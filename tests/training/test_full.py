@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +169,18 @@ def test_what_is_held_out_teaches_nothing_nor_does_a_copy_of_it(make_job: MakeJo
     assert made[0] == made[1]
 
 
-def test_a_base_learns_its_whole_budget_though_its_validation_loss_rises(make_job: MakeJob, recorder: Any) -> None:
-    job, job_dir = make_full(make_job, tokens=6000, patience=1, learning_rate=1.0)
+def test_a_base_learns_its_whole_budget_though_its_validation_loss_rises(
+    make_job: MakeJob, recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = count(5.0)
+    monkeypatch.setattr(trainer_module, "measure", lambda *_: (next(rising), 1.0))
+    job, job_dir = make_full(make_job, tokens=6000, patience=1)
     child = recorder()
     full(job, job_dir, child)
     measured = [event["loss"] for event in child.of("eval")]
     result = Result.model_validate_json((job_dir / "result.json").read_text())
-    assert min(measured) < measured[-1] == result.validation_loss
+    assert len(measured) > 2
+    assert measured[-1] == max(measured) == result.validation_loss
     assert (result.steps, result.stopped_early) == (result.steps_planned, False)
 
 
@@ -275,7 +281,7 @@ def test_half_precision_without_a_scaler_is_refused(make_job: MakeJob, recorder:
 def test_bfloat16_learns_as_float32_does(make_job: MakeJob, recorder: Any) -> None:
     losses = []
     for dtype in ("float32", "bfloat16"):
-        job, job_dir = make_full(make_job, tokens=5000, compute_dtype=dtype)
+        job, job_dir = make_full(make_job, tokens=5000, compute_dtype=dtype, learning_rate=3e-3)
         child = recorder()
         full(job, job_dir, child)
         losses.append([event["loss"] for event in child.of("step")])
