@@ -66,11 +66,12 @@ class CheckpointedTrainer(Trainer):
             message = f"step {self.state.global_step}: {error}; what was learned since the last checkpoint is not safe"
             log.warning(message, extra={"event": "checkpoint_failed"})
             self.child.emit("note", note="checkpoint_failed", message=message)
+            self.checkpoint_s = 0.0  # tried again as soon as the settings say
         else:
-            seconds = round(time.monotonic() - started, 3)
+            self.checkpoint_s = time.monotonic() - started
+            seconds = round(self.checkpoint_s, 3)
             self.child.emit("checkpoint", step=self.state.global_step, seconds=seconds, bytes=num_bytes)
         self.saved_at = time.monotonic()
-        self.checkpoint_s = self.saved_at - started
 
     def is_checkpoint_due(self) -> bool:
         """Whether it is time for the next one."""

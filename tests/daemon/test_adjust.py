@@ -153,6 +153,7 @@ def test_the_clock_takes_another_interval_at_once():
         wait_for(lambda: len(ticks) > 2, "ticks at the new interval")
     finally:
         alarm.scheduler.shutdown()
+    assert len(ticks) > 2
 
 
 def test_over_http_a_setting_is_changed_shown_and_restored_by_who_has_the_scope(ctx, engine):

@@ -17,6 +17,7 @@ def make() -> Json:
         row("What it learns", *_learning()),
         row("How fast", *_speed()),
         row("What is safe", *_safety()),
+        row("What it takes", *_memory()),
         refresh="5s",
     )
 
@@ -239,6 +240,11 @@ def _safety() -> list[Json]:
             least=0,
             points=True,
         ),
+    ]
+
+
+def _memory() -> list[Json]:
+    return [
         graph(
             "Planned and measured memory",
             "What the planner foresees for the peak of a step, and the most that the child has had: on a GPU its "
