@@ -4,11 +4,13 @@ It knows nothing of the daemon: what it shows comes from the callables it is giv
 from what is already known (no statement, no hash of a model), because Prometheus asks every few seconds.
 """
 
+import contextlib
 import errno
 import functools
 import json
 import logging
 import math
+import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -154,8 +156,17 @@ class Server:
         if not self._thread.is_alive():
             return
         self._waitress.task_dispatcher.shutdown()
-        # In the loop's own thread: closing a socket under its select() would be an error there.
-        self._waitress.trigger.pull_trigger(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
+        trigger = self._waitress.trigger
+        # A copy: woken by the last answer, the loop may have closed all, and this end with it, before we write.
+        wake = os.dup(trigger.trigger)
+        try:
+            # In the loop's own thread: closing a socket under its select() would be an error there.
+            with trigger.lock:
+                trigger.thunks.append(lambda: wasyncore.close_all(self._sockets, ignore_all=True))
+            with contextlib.suppress(BrokenPipeError):
+                os.write(wake, b"x")
+        finally:
+            os.close(wake)
         self._thread.join()
 
 

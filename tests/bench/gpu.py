@@ -67,11 +67,14 @@ def main() -> None:
 def prepare(*, tiny: bool) -> None:
     """Say in which environment the variants live: that of the service's children.
 
-    Nothing is imported before they are forked: bitsandbytes opens CUDA as it is imported, and a forked process cannot
-    open it again.
+    On a GPU nothing is imported before they are forked: bitsandbytes opens CUDA as it is imported, and a forked process
+    cannot open it again.
     """
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
-    prepare_processes(threads=1 if tiny else 8, preloaded=())
+    if tiny:
+        prepare_processes(threads=1)
+    else:
+        prepare_processes(threads=8, preloaded=())
 
 
 class Bench:

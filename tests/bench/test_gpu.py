@@ -52,7 +52,7 @@ def test_a_variant_s_process_inherits_no_library_that_opens_cuda(tmp_path: Path)
 import sys
 from pathlib import Path
 from tests.bench import gpu, test_gpu
-gpu.prepare(tiny=True)
+gpu.prepare(tiny=False)
 child = gpu.Contestant.start("probe", test_gpu.tell_modules, log=Path(sys.argv[1]))
 child.finish()
 print(child.last["torch"])

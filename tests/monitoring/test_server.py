@@ -3,6 +3,7 @@ import http.client
 import json
 import logging
 import math
+import os
 import re
 import socket
 import threading
@@ -260,6 +261,22 @@ def test_closing_ends_the_threads_and_frees_the_port_even_with_a_connection_held
         thread.join(timeout=DEADLINE_S)
     assert set(threading.enumerate()) <= before
     serve(app, "127.0.0.1", server.port).close()
+
+
+def test_closing_at_the_moment_at_which_an_answer_wakes_the_loop_writes_to_no_closed_file(monkeypatch):
+    server = serve(create_app(health=lambda: WELL, ready=lambda: (True, []), status=dict), "127.0.0.1", 0)
+    loop = next(thread for thread in threading.enumerate() if thread.name == f"http-{server.port}")
+    write = os.write
+
+    def woken_before(file, data):
+        if threading.current_thread() is threading.main_thread() and loop.is_alive():
+            write(file, data)  # as a worker does that has answered
+            loop.join(timeout=DEADLINE_S)  # the loop has read it, and closed all
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", woken_before)
+    server.close()
+    assert not loop.is_alive()
 
 
 @pytest.mark.parametrize(("host", "url"), [("127.0.0.1", "http://127.0.0.1:{}/"), ("0.0.0.0", "http://127.0.0.1:{}/")])
