@@ -93,10 +93,11 @@ def work(verb: str, job_dir: Path, child: Child) -> None:
         act = import_verb(verb)
         from daemon.training.device import hold_device
         from daemon.training.model import device_name
+        from daemon.training.ranks import parting
         from daemon.training.tracking import track
 
         ahead = {} if take is None else {"take": take}
-        with hold_device(job_dir.parents[1], device_name(job), child), track(verb, job, job_dir, child):
+        with hold_device(job_dir.parents[1], device_name(job), child), track(verb, job, job_dir, child), parting():
             act(job, job_dir, child, **ahead)
 
 

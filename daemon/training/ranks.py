@@ -1,12 +1,15 @@
 """The processes of one training, one for each device: which of them this is, and what they agree on."""
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from daemon.training.child import Stopped
 
 
 def rank() -> int:
@@ -43,6 +46,25 @@ def meet() -> None:
     """Wait for the others."""
     if num_ranks() > 1:
         distributed.barrier()
+
+
+@contextlib.contextmanager
+def parting() -> Iterator[None]:
+    """End the exchange with the others once all are done, or asked to stop: its threads must not outlive the rest.
+
+    A process that exits while they run is aborted now and then. After any other error nobody waits for anybody.
+    """
+    try:
+        yield
+    except Stopped:
+        _part()
+        raise
+    _part()
+
+
+def _part() -> None:
+    if num_ranks() > 1 and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Objective(nn.Module):
