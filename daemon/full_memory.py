@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Literal, Self
 
 from daemon.config import TrainingSettings
-from daemon.memory import OVERHEAD, Memory, Pass, element_bytes, mask_bytes
+from daemon.memory import LOSS_ROWS, OVERHEAD, Memory, Pass, element_bytes, mask_bytes
 from daemon.shapes import Shape, local_shape
 
 _FP32 = 4
-_LOSS_ROWS = 512  # rows of logits that the chunked loss has at once (training/loss.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def estimate_full(shape: FullShape, settings: TrainingSettings, device: str, one
         gradients=weights,
         optimizer=2 * weights,
         activations=full_activation_bytes(shape, settings, one_pass),
-        logits=_LOSS_ROWS * shape.vocabulary * 2 * _FP32 + 2 * _stream_bytes(shape, one_pass) + mask_bytes(one_pass),
+        logits=LOSS_ROWS * shape.vocabulary * 2 * _FP32 + 2 * _stream_bytes(shape, one_pass) + mask_bytes(one_pass),
         backward=_backward_bytes(shape, settings, one_pass),
         overhead=round(OVERHEAD[device]),
     )

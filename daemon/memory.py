@@ -14,7 +14,7 @@ from daemon.shapes import Shape
 _FP32 = 4
 _NF4_BLOCK, _NF4_SECOND_BLOCK = 64, 256  # weights under one scale of 8 bits; scales under one of 32
 _ADAM8_BLOCK, _ADAM8_LEAST = 256, 4096  # elements under one scale of 32 bits; smaller tensors keep states of 32 bits
-_LOSS_ROWS = 512  # rows of logits that the chunked loss has at once (training/loss.py)
+LOSS_ROWS = 512  # rows of logits that the chunked loss has at once (training/loss.py)
 OVERHEAD = {"cuda": 1.5 * 2**30, "cpu": 0.7 * 2**30}  # CUDA context, libraries and gaps; Python with torch
 _SPARE = {"cuda": 0.05, "cpu": 0.2}  # left alone: for what others do on the card; for everything else on the machine
 
@@ -163,7 +163,7 @@ def logits_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> in
     element = element_bytes(settings)
     hidden = 2 * one_pass.num_tokens * shape.hidden * element
     value = 2 * _FP32 + (2 * element if element < _FP32 else 0)
-    return _LOSS_ROWS * shape.vocabulary * value + hidden + mask_bytes(one_pass)
+    return LOSS_ROWS * shape.vocabulary * value + hidden + mask_bytes(one_pass)
 
 
 def backward_bytes(shape: Shape, settings: TrainingSettings, one_pass: Pass) -> int:

@@ -221,6 +221,7 @@ def test_a_child_goes_on_while_a_lock_keeps_its_supervisor_waiting(limit, loop, 
         wait_for(lambda: child.obey() == "go_on" and "timeout" in (ctx.live.database_error or ""))
 
     wait_for(lambda: child.obey() == "go_on" and ctx.live.database_error is None)
+    assert child.obey() == "go_on"
 
 
 def test_the_hourly_tidying_keeps_as_many_api_calls_as_the_settings_say(loop, ctx, direct):
