@@ -28,15 +28,21 @@ class Peak:
 
 @contextlib.contextmanager
 def watch_memory(root_pid: int) -> Iterator[Peak]:
-    """Measure the resident memory of all that a process starts, together, while the block runs."""
+    """Measure the resident memory of all that a process starts, together, while the block runs.
+
+    A child that has not yet become its own program is left out: its memory is still that of `root_pid`.
+    """
     peak, done = Peak(), threading.Event()
+    own_arguments = _arguments(root_pid)
 
     def watch() -> None:
         while not done.wait(0.01):
-            sizes = {pid: _resident_bytes(pid) for pid in _descendants(root_pid)}
+            # The arguments before the size: a child that has its own by then has its own memory too.
+            started = {pid: name for pid in _descendants(root_pid) if (name := _arguments(pid)) != own_arguments}
+            sizes = {pid: _resident_bytes(pid) for pid in started}
             if sum(sizes.values()) > peak.num_bytes:
                 peak.num_bytes = sum(sizes.values())
-                peak.parts = tuple(f"{_name(pid)}: {size >> 20} MB" for pid, size in sizes.items())
+                peak.parts = tuple(f"{started[pid][-80:]}: {size >> 20} MB" for pid, size in sizes.items())
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -62,9 +68,9 @@ def _resident_bytes(pid: int) -> int:
     return 0
 
 
-def _name(pid: int) -> str:
+def _arguments(pid: int) -> str:
     with contextlib.suppress(OSError):
-        return " ".join(Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:3])[-40:]
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     return ""
 
 
