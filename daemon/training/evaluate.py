@@ -17,10 +17,11 @@ from daemon.training.base import load_base
 from daemon.training.base_files import load_base_tokenizer
 from daemon.training.child import Child
 from daemon.training.data import collate
+from daemon.training.failures import means_out_of_memory
 from daemon.training.lora import load_adapters
 from daemon.training.loss import token_losses
-from daemon.training.model import compute_dtype, head, hidden_at_targets, prepare_device
-from daemon.training.rows import build_samples_of, choose_pieces, pack_rows, read_items
+from daemon.training.model import compute_dtype, give_memory_back, head, hidden_at_targets, prepare_device
+from daemon.training.rows import Row, build_samples_of, choose_pieces, pack_rows, read_items
 
 
 def evaluate(job: Job, job_dir: Path, child: Child) -> None:
@@ -60,25 +61,43 @@ def using(model: Any, adapter: str | None) -> Any:
 
 @torch.no_grad()
 def sum_bits(model: Any, samples: list[Sample], job: Job, child: Child, *, flat: bool) -> dict[int, float]:
-    """Return −Σ log2 p over the completion tokens of each item, by item id."""
-    settings = job.settings
-    packed = pack_rows(samples, settings.sequence_tokens)
+    """Return −Σ log2 p over the completion tokens of each item, by item id.
+
+    Where memory runs out, half as many rows are taken at once from there on; the figures stay.
+    """
+    packed, num = pack_rows(samples, job.settings.sequence_tokens).rows, job.settings.micro_batch
     total: dict[int, float] = defaultdict(float)
-    for start in range(0, len(packed), settings.micro_batch):
+    done = 0
+    while done < len(packed):
         child.check_stop()
-        rows = packed.rows[start : start + settings.micro_batch]
-        batch = {
-            name: value.to(job.device) if isinstance(value, torch.Tensor) else value
-            for name, value in collate(rows, flat=flat).items()
-        }
-        losses = token_losses(hidden_at_targets(model, batch, compute_dtype(settings)), head(model), batch["targets"])
-        owners = [sample.item_id for row in rows for sample in row]
-        nats = torch.zeros(len(owners), dtype=torch.float64, device=losses.device)
-        nats.index_add_(0, batch["sample_index"], losses.double())
-        for item_id, value in zip(owners, nats.tolist(), strict=True):
-            total[item_id] += value / math.log(2)
-        child.emit("progress", done=min(start + settings.micro_batch, len(packed)), total=len(packed))
+        rows = packed[done : done + num]
+        try:
+            nats = _measure_samples(model, rows, job, flat=flat)
+        except Exception as error:
+            if len(rows) == 1 or not means_out_of_memory(error):
+                raise
+            num, nats = len(rows) // 2, None
+        if nats is None:  # the error is gone by now, and what it held
+            give_memory_back(job.device)
+            child.emit("note", note="out_of_memory", message=f"going on with {num} sequences per evaluation pass")
+            continue
+        for sample, value in zip((sample for row in rows for sample in row), nats, strict=True):
+            total[sample.item_id] += value / math.log(2)
+        done += len(rows)
+        child.emit("progress", done=done, total=len(packed))
     return total
+
+
+def _measure_samples(model: Any, rows: list[Row], job: Job, *, flat: bool) -> list[float]:
+    """Return −Σ ln p over the completion tokens of each sample of some rows."""
+    batch = {
+        name: value.to(job.device) if isinstance(value, torch.Tensor) else value
+        for name, value in collate(rows, flat=flat).items()
+    }
+    hidden = hidden_at_targets(model, batch, compute_dtype(job.settings))
+    losses = token_losses(hidden, head(model), batch["targets"])
+    nats = torch.zeros(sum(map(len, rows)), dtype=torch.float64, device=losses.device)
+    return nats.index_add_(0, batch["sample_index"], losses.double()).tolist()
 
 
 def collect(items: list[Item], samples: list[Sample], bits: dict[str, dict[int, float]]) -> list[ItemBits]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,6 +52,13 @@ def prepare_device(wanted: Model) -> None:
     else:
         torch.cuda.set_device(rank())
         torch.backends.cuda.matmul.allow_tf32 = True
+
+
+def give_memory_back(device: str) -> None:
+    """Free what nothing refers to any more, on the GPU too: what ran out of memory has left it behind."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _keep_freed_memory() -> None:

@@ -1,6 +1,5 @@
 """How the model is passed over: chosen for the memory that is there, and applied to its layers."""
 
-import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from daemon.training.base_files import find_base_file
 from daemon.training.checkpoints import CHECKPOINTS, find_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.failures import OutOfMemory
-from daemon.training.model import decoder
+from daemon.training.model import decoder, give_memory_back
 from daemon.training.progress import PROGRESS, Progress
 from daemon.training.ranks import least, num_ranks, rank
 
@@ -92,9 +91,7 @@ def train_fitting(job: Job, job_dir: Path, child: Child, shape: Shape, attention
                 child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
             fit, num_out_of_memory = smaller, num_out_of_memory + 1
-        gc.collect()
-        if job.device == "cuda":
-            torch.cuda.empty_cache()
+        give_memory_back(job.device)
         child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
 
 

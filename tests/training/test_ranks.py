@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,11 @@ MakeJob = Callable[..., tuple[Job, Path]]
 # Steps of four rows: two for each of two processes, one by one. The last step has too few for both.
 STEPS: dict[str, Any] = {"micro_batch": 1, "accumulation": 4, "checkpoint_interval_s": 1e-9, "eval_share": 0.5}
 NUM_ITEMS = 20
+AGREE = """
+from daemon.training.ranks import least, parting, rank
+with parting():
+    print(least((7, 5)[rank()], "cpu"))
+"""
 
 
 def processes_of(job_dir: Path) -> list[int]:
@@ -94,6 +101,14 @@ def test_without_its_parent_no_process_goes_on(make_job: MakeJob) -> None:
         child.stdin.close()
         child.wait()
         wait_for(lambda: processes_of(job_dir) == [])
+
+
+def test_devices_with_unequal_free_memory_plan_for_the_smallest(tmp_path: Path) -> None:
+    script = tmp_path / "agree.py"
+    script.write_text(AGREE)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert told.stdout.split() == ["5", "5"]
 
 
 @pytest.mark.parametrize("flat", [False, True])
