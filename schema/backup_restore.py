@@ -1,5 +1,6 @@
 """Restoring a backup, all or nothing: the tables of its revision, its rows, the way up to this code's, the audit."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from schema.database import UPGRADE_LOCK, fetch_revision, is_known_revision, mig
 from schema.opt_outs import add_opt_outs, fetch_opt_outs
 from schema.tables import Base
 
+# The backend of a command that has just ended is there a moment longer; PostgreSQL itself waits as long for the others
+# of a database that it is to drop.
+LEAVING_S = 5.0
+_POLL_S = 0.05
 _VERSION_TABLE = "alembic_version"
 _OTHERS = sa.text(
     """
@@ -88,9 +93,14 @@ def _take_over(conn: sa.Connection) -> None:
     """Keep upgrades out until the end; nobody of codelupe may be at work."""
     conn.execute(sa.text("SET LOCAL statement_timeout = 0"))
     conn.execute(sa.select(sa.func.pg_advisory_xact_lock(UPGRADE_LOCK)))
-    if others := conn.execute(_OTHERS).all():
-        named = ", ".join(f"{row.application_name} (backend {row.pid})" for row in others)
-        raise BackupError(f"codelupe is at work on this database: {named}: stop it first")
+    until = time.monotonic() + LEAVING_S
+    while others := conn.execute(_OTHERS).all():
+        if time.monotonic() > until:
+            named = ", ".join(f"{row.application_name} (backend {row.pid})" for row in others)
+            raise BackupError(f"codelupe is at work on this database: {named}: stop it first")
+        time.sleep(_POLL_S)
+        # A transaction sees those who are connected as they were when it first looked.
+        conn.execute(sa.select(sa.func.pg_stat_clear_snapshot()))
 
 
 def _present(conn: sa.Connection) -> list[sa.Table]:

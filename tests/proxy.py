@@ -90,7 +90,9 @@ class Proxy:
             if self.refuses:
                 client.close()
                 continue
-            self._links.append(_Link(self, client, self._connect()))
+            self._links.append(link := _Link(self, client, self._connect()))
+            if self.refuses:  # by now: who cut the others did not see this one
+                link.cut()
 
     def _connect(self) -> socket.socket:
         host = self._behind.query.get("host", self._behind.host)

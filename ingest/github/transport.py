@@ -91,8 +91,8 @@ class Transport:
         headers = {"If-None-Match": etag} if etag else {}
         arguments = (self._http, url, headers, auth, replies)
         thread = threading.Thread(target=_send, args=arguments, name="github", daemon=True)
-        thread.start()
         until = self._clock.now() + self._timeout_s
+        thread.start()
         while thread.is_alive() and self._clock.now() < until:
             thread.join(_JOIN_S)
             if self._clock.is_stopped():

@@ -28,17 +28,18 @@ class Peak:
 
 @contextlib.contextmanager
 def watch_memory(root_pid: int) -> Iterator[Peak]:
-    """Measure the resident memory of all that a process starts, together, while the block runs.
+    """Measure the resident memory of all that a process starts while the block runs, together.
 
     A child that has not yet become its own program is left out: its memory is still that of `root_pid`.
     """
     peak, done = Peak(), threading.Event()
-    own_arguments = _arguments(root_pid)
+    own_arguments, before = _arguments(root_pid), {*_descendants(root_pid)}
 
     def watch() -> None:
         while not done.wait(0.01):
             # The arguments before the size: a child that has its own by then has its own memory too.
-            started = {pid: name for pid in _descendants(root_pid) if (name := _arguments(pid)) != own_arguments}
+            found = {pid: _arguments(pid) for pid in _descendants(root_pid) if pid not in before}
+            started = {pid: name for pid, name in found.items() if name != own_arguments}
             sizes = {pid: _resident_bytes(pid) for pid in started}
             if sum(sizes.values()) > peak.num_bytes:
                 peak.num_bytes = sum(sizes.values())

@@ -44,7 +44,10 @@ def test_a_bomb_for_the_parser_costs_its_file_alone(
 ) -> None:
     """Comments in comments take the parser a hundred megabytes a second."""
     ingest(make_folder("bomb", {"a.py": make_code("a"), "b.dart": ("/*" * 40 + "\n") * 2_500, "c.py": make_code("c")}))
-    assert (fetch(_FILES), fetch(_REFUSED)) == ([("a.py", None), ("c.py", None)], [("b.dart", "parse_memory")])
+    assert fetch(_FILES) == [("a.py", None), ("c.py", None)]
+    [(path, reason)] = fetch(_REFUSED)
+    # A slow machine takes all the time that there is before all the memory.
+    assert (path, reason in ("parse_memory", "parse_time")) == ("b.dart", True)
     assert fetch(_STATE) == [("done", None)]
 
 

@@ -14,7 +14,7 @@ from ingest.refresh import add_git_config, ask_server
 from schema.repositories import add_source
 from tests.ingest.helpers import SETTINGS, git, make_code
 from tests.ingest.servers import ADVERTISEMENT, OID, Request, Server, answer_as_git_does, pkt, run_backend, serve
-from tests.ingest.test_worker import processes_in
+from tests.ingest.test_worker import processes_in, wait_for
 
 Fetch = Callable[..., list[tuple[object, ...]]]
 _STATE = "SELECT state, reason FROM repositories ORDER BY id"
@@ -124,7 +124,7 @@ def test_every_hostile_server_ends_with_a_reason_and_the_next_source_is_read(
     assert ends == {respond.__name__: (state, reason) for respond, state, reason in HOSTILE} | {"good": ("done", None)}
     assert [line for server in servers for line in server.requests if "/find/" in line] == []
     assert [words for server in servers for words in server.credentials] == []
-    assert processes_in(tmp_path) == {}
+    wait_for(lambda: not processes_in(tmp_path))
 
 
 def test_a_server_that_drips_is_left_when_the_time_of_a_clone_is_over(
@@ -133,7 +133,7 @@ def test_a_server_that_drips_is_left_when_the_time_of_a_clone_is_over(
     urls = [f"{start(respond).url}/alice/tool" for respond in (drip, drip_at_once)]
     ingest(*urls, settings=_ONCE.model_copy(update={"clone_timeout_s": 4}))
     assert fetch(_STATE) == [("dead", "timeout")] * 2
-    assert processes_in(tmp_path) == {}
+    wait_for(lambda: not processes_in(tmp_path))
 
 
 def test_a_pack_that_is_cut_in_the_middle_is_tried_again_and_read_whole(

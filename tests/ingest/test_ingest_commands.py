@@ -20,6 +20,7 @@ from ingest.serving import ingest_beside, serve_ingest
 from monitoring.metrics import REGISTRY
 from monitoring.progress import Progress
 from tests.ingest.helpers import Settings, make_code
+from tests.waiting import DEADLINE_S
 
 
 def test_it_adds_works_and_shows(run: Callable[..., Result], make_folder: Callable[..., Path]) -> None:
@@ -116,7 +117,7 @@ def test_ingest_beside_the_daemon_begins_again_when_it_has_broken_off(
     monkeypatch.setattr("ingest.serving._AGAIN_S", 0.01)
     before = REGISTRY.get_sample_value("codelupe_loop_errors_total", {"loop": "ingest"}) or 0
     with Progress() as progress, ingest_beside(settings, engine, progress):
-        assert again.wait(20)
+        assert again.wait(DEADLINE_S)
     assert REGISTRY.get_sample_value("codelupe_loop_errors_total", {"loop": "ingest"}) == before + 1
 
 

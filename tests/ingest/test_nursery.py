@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ingest.nursery import Nursery, Nursling
-from tests.ingest.test_worker import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 _WORKER = """
 import sys, pathlib, tempfile
@@ -58,7 +58,7 @@ def test_how_a_child_ended_is_known_until_it_is_buried(nursery: Nursery, tmp_pat
     child = start(nursery, tmp_path)
     assert child.await_end(timeout_s=0) is None
     os.kill(child.pid, signal.SIGTERM)
-    assert [child.await_end(timeout_s=30) for _ in range(2)] == [-signal.SIGTERM] * 2
+    assert [child.await_end(timeout_s=DEADLINE_S) for _ in range(2)] == [-signal.SIGTERM] * 2
     child.kill()
     child.kill()
 

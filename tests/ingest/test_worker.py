@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from ingest.alive import wait_alive
+from ingest.alive import say_nothing, wait_alive
 from ingest.commands import queue_source
 from ingest.scratch import repos_folder, sweep_scratch
 from ingest.sources import normalise_source
@@ -101,7 +101,7 @@ def test_a_stopped_worker_kills_its_child_and_gives_the_claim_back(
     wait_for(lambda: is_cloning(tmp_path))
     stop.set()
     thread.join()
-    assert processes_in(tmp_path) == {}
+    wait_for(lambda: not processes_in(tmp_path))
     assert fetch(_STATE) == [("queued", "stopped", None)]
     assert fetch("SELECT not_before <= now(), attempts FROM repositories") == [(True, 0)]
     assert list(repos_folder(tmp_path / "home").iterdir()) == []
@@ -246,15 +246,22 @@ def test_a_lock_that_another_holds_for_long_costs_no_try(
     assert fetch("SELECT state, attempts FROM repositories") == [("done", 0)]
 
 
-def test_a_long_wait_gives_signs_of_life() -> None:
-    signs: list[float] = []
+def test_a_long_wait_gives_signs_of_life_and_ends_when_it_is_time_to_stop() -> None:
+    stop, signs = threading.Event(), []
 
     def alive(**_: object) -> None:
-        signs.append(time.monotonic())
+        signs.append(True)
+        if len(signs) == 4:
+            stop.set()
 
-    assert not wait_alive(threading.Event(), 0.2, alive, slice_s=0.02)
-    assert len(signs) > 3
-    assert signs[-1] - signs[0] >= 0.1
+    assert wait_alive(stop, 1e6, alive, slice_s=0.01)
+    assert len(signs) == 4
+
+
+def test_a_wait_lasts_as_long_as_it_is_to() -> None:
+    begun = time.monotonic()
+    assert not wait_alive(threading.Event(), 0.1, say_nothing, slice_s=0.02)
+    assert time.monotonic() - begun >= 0.1
 
 
 def test_an_outage_is_told_by_the_loop_and_lived_through(tmp_path: Path) -> None:

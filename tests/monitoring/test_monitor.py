@@ -18,6 +18,7 @@ from monitoring.frame import describe_line, draw_frame
 from monitoring.monitor import monitor
 from monitoring.server import create_app, serve
 from tests.monitoring.fake_daemon import DECISIONS, STATUS, FakeDaemon
+from tests.waiting import DEADLINE_S
 
 NOW = dt.datetime.now(dt.UTC)
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r\n\x00[red]\u202e"
@@ -32,7 +33,7 @@ def fake():
 
 @pytest.fixture
 def service(fake):
-    with Service(fake.url) as service:
+    with Service(fake.url, timeout_s=DEADLINE_S) as service:
         yield service
 
 
@@ -121,7 +122,7 @@ def test_what_is_no_answer_is_said_and_asked_again(status, body, words, fake, se
     service.look()
     fake.answers["/status"] = (status, body)
     silent = service.look()
-    later = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=42)
+    later = silent.silent_since + dt.timedelta(seconds=42)
     assert words in silent.error
     assert "no answer for 42s, asking on" in draw(silent, 200, later)
     assert "37/120" in draw(silent), "the last that was seen is still there"
@@ -130,11 +131,14 @@ def test_what_is_no_answer_is_said_and_asked_again(status, body, words, fake, se
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(0, "nothing within 0.3 s"), (-1, "no whole answer within 0.3 s")], ids=["silence", "drops"]
+    ("status", "timeout_s", "words"),
+    # Drops that are late for once are no silence.
+    [(0, 0.3, "nothing within 0.3 s"), (-1, 2, "no whole answer within 2 s")],
+    ids=["silence", "drops"],
 )
-def test_nobody_is_waited_for_longer_than_the_time_out(status, words, fake):
+def test_nobody_is_waited_for_longer_than_the_time_out(status, timeout_s, words, fake):
     fake.answers["/status"] = (status, STATUS)
-    with Service(fake.url, timeout_s=0.3) as service:
+    with Service(fake.url, timeout_s=timeout_s) as service:
         assert words in service.look().error
 
 

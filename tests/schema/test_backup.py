@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import struct
+import threading
 import zipfile
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from schema.opt_outs import add_opt_outs, fetch_opt_outs
 from schema.tables import Base
 from schema.versions import promote, save_version
 from tests.builders import add_files, add_repository, hold_line, open_run
+from tests.waiting import DEADLINE_S
 
 NAMES = [table.name for table in Base.metadata.sorted_tables]
 # One row of everything that the builders do not make; text that COPY has to escape.
@@ -283,12 +285,25 @@ def test_an_opt_out_outlives_a_backup_that_does_not_know_it(file, engine):
         assert "later/*" in fetch_opt_outs(conn)
 
 
-def test_nothing_is_restored_under_a_service_that_runs(file, engine, database_url):
+def test_nothing_is_restored_under_a_service_that_runs(file, engine, database_url, monkeypatch):
+    monkeypatch.setattr("schema.backup_restore.LEAVING_S", 0.0)
     with (
         psycopg.connect(database_url.replace("+psycopg", ""), application_name="codelupe ingest"),
         pytest.raises(BackupError, match=r"codelupe is at work on this database: codelupe ingest \(backend \d+\)"),
     ):
         restore_backup(engine, file, replace=True, show=ignore)
+
+
+def test_who_is_just_leaving_is_waited_for(file, engine, database_url, monkeypatch):
+    monkeypatch.setattr("schema.backup_restore.LEAVING_S", DEADLINE_S)
+    last = psycopg.connect(database_url.replace("+psycopg", ""), application_name="codelupe db")
+    leaving = threading.Timer(0.2, last.close)
+    leaving.start()
+
+    restore_backup(engine, file, replace=True, show=ignore)
+
+    leaving.join()
+    assert read(engine)["chores"] != []
 
 
 def test_a_file_that_is_there_is_never_overwritten(engine, tmp_path):

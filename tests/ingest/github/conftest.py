@@ -5,6 +5,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from tests.ingest.github.fake import FakeGithub
 from tests.ingest.github.universe import TODAY, Repo
 
 TOKEN = "ghx-secret-of-alice-0123456789"
+# Longer than any client here waits by the test's clock; by the machine's it may take its time with every answer.
+HANG_S = 100.0
 
 
 class FakeClock:
@@ -45,9 +48,9 @@ class FakeClock:
     def is_stopped(self) -> bool:
         return self.seconds >= self.stop_at
 
-    def tick(self) -> None:
+    def tick(self, seconds: float = 0.25) -> None:
         with self._lock:
-            self.seconds += 0.25
+            self.seconds += seconds
 
 
 @contextmanager
@@ -71,12 +74,17 @@ def make_github(clock: FakeClock) -> Iterator[Callable[..., FakeGithub]]:
     def make(repos: Iterable[Repo] = (), **values: Any) -> FakeGithub:
         fake = FakeGithub(repos, clock.utc, **({"tokens": [TOKEN]} | values))
         fake.on_request = clock.tick
+        fake.on_hang = partial(clock.tick, HANG_S)
         fakes.append(fake)
         return fake
 
     yield make
     for fake in fakes:
         fake.close()
+    # Those whose answer did not come get the end of it now.
+    for thread in threading.enumerate():
+        if thread.name == "github":
+            thread.join()
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ class FakeGithub:
         self.tokens, self.search_limit, self.anonymous_limit, self.window_s = set(tokens), 30, 10, 60.0
         self.utc, self.skew_s, self.latency_s = utc, 0.0, 0.0
         self.on_request: Callable[[], None] = lambda: None
+        self.on_hang: Callable[[], None] = lambda: None
         # What happens to the next requests: a mood's name, or None for a plain answer.
         self.moods: deque[str | None] = deque()
         self.choose_mood: Callable[[], str | None] = lambda: self.moods.popleft() if self.moods else None
@@ -164,6 +165,7 @@ class FakeGithub:
     ) -> tuple[int, dict[str, str], bytes] | None:
         self.answers[mood] += 1
         if mood == "hang":
+            self.on_hang()
             return None
         if mood == "broken":
             return 200, {**own, "Content-Type": "application/json"}, b'{"total_count": 12, "items": ['

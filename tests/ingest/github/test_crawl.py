@@ -102,7 +102,7 @@ def test_failures_lose_nothing(
     moods = ("500", "broken", "incomplete", "secondary", "hang", "502")
     sequence = itertools.cycle(mood for bad in moods for mood in (bad, None, None))
     fake.choose_mood = lambda: next(sequence)
-    report = run(fake, "dart", "rust", github_timeout_s=0.05)
+    report = run(fake, "dart", "rust")
     expected = {repo.node_id for repo in matching(universe) if repo.language in ("Dart", "Rust")}
     assert fetch_ids(engine) == expected
     assert fake.violations == []
