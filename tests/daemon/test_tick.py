@@ -33,7 +33,7 @@ BETTER = -0.05
 @pytest.fixture
 def settings(settings):
     changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
-    return settings.model_copy(update=changes)
+    return settings.model_copy(update=changes | {"back_off_s": 300})
 
 
 def line_of(engine):
