@@ -286,8 +286,15 @@ def test_what_a_child_has_started_ends_with_it(tmp_path, monkeypatch):
 
     assert run_child("train", tmp_path, Caller("go_on"), stop_grace_s=60) == "done"
 
-    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-    wait_for(lambda: not state.exists() or state.read_text().split(")")[1].split()[0] == "Z", "its end")
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+
+    def has_ended():
+        try:
+            return stat.read_text().split(")")[1].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_for(has_ended, "its end")
 
 
 @pytest.mark.parametrize("change", [{"a_setting_of_tomorrow": 1}, {"patience": None}])
