@@ -202,7 +202,7 @@ def test_a_child_goes_on_and_obeys_a_stop_while_the_database_stalls(proxy, loop,
     supervisor.join(timeout=DEADLINE_S)
 
     assert orders == ["go_on", "go_on", "stop"]
-    assert ctx.live.database_error == "no answer for 0 s"
+    assert ctx.live.database_error.startswith("no answer for ")
     proxy.come_back()
     wait_for(lambda: ctx.live.database_error is None)
 
