@@ -101,7 +101,7 @@ def test_a_signal_ends_a_service_whose_embedded_server_is_slow_to_start(start, t
     service = start("daemon", "run", postgres_bin=slow)
     service.wait_until("start of initdb", (tmp_path / "begun").exists)
 
-    assert service.stop(timeout_s=20) == 0
+    assert service.stop() == 0
 
 
 def test_a_signal_ends_a_start_that_waits_for_anothers_migration(start, database_url, engine):
@@ -111,7 +111,7 @@ def test_a_signal_ends_a_start_that_waits_for_anothers_migration(start, database
         service = start("up", database_url=database_url)
         service.wait_until("wait", lambda: conn.execute(waiting).scalar_one())
 
-        assert service.stop(timeout_s=20) == 0
+        assert service.stop() == 0
 
     assert service.children() == {}
 
