@@ -91,6 +91,8 @@ class Proxy:
                 client.close()
                 continue
             self._links.append(_Link(self, client, self._connect()))
+            if self.refuses:  # since a moment ago: `go_away` may not have seen this one
+                self._links[-1].cut()
 
     def _connect(self) -> socket.socket:
         host = self._behind.query.get("host", self._behind.host)
