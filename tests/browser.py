@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_S = 60
+from tests.waiting import DEADLINE_S
+
+TIMEOUT_S = DEADLINE_S
 _COMMAND = ("--headless=new", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run", "--disable-dev-shm-usage")
 
 

@@ -47,7 +47,7 @@ def test_a_run_leaves_the_card_with_a_checkpoint_and_goes_on_when_the_other_has_
 ):
     store_rows(database_url)
     steer(tmp_path / "home", hold_step=6)
-    service = start_on_card(start, database_url, courtesy_s=20)
+    service = start_on_card(start, database_url, courtesy_s=600)
     card(service.process.pid)  # what is ours is no other
     service.wait_until("the training", lambda: service.status()["training"].get("step") == 5)
 

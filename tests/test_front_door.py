@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import DEADLINE_S
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,7 +22,7 @@ def codelupe(tmp_path):
         kept = {name: value for name, value in os.environ.items() if not name.startswith("CODELUPE_")}
         environment = {**kept, "CODELUPE_HOME": str(tmp_path / "home"), **variables}
         command = [sys.executable, "-m", "codelupe", *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=DEADLINE_S)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stderr + done.stdout
 

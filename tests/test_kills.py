@@ -268,6 +268,8 @@ def test_whatever_is_killed_at_whatever_moment_everything_goes_on(start, home_wi
             service = start_up(start, *words)
         else:
             kill_one(service, victim)
+    # What is read after the last run's decision would have one of its own begin under our eyes.
+    service.wait_until("the end of ingest", lambda: is_read(service))
     (home / "go").touch()
     service.wait_until("idleness", lambda: is_idle(service))
 

@@ -35,7 +35,11 @@ def watch(tmp_path):
         with file.open("w") as out:
             process = subprocess.Popen([*COMMAND, *words], stdout=out, stderr=out, cwd=ROOT, env=environment)
         started.append(process)
-        return process, lambda: file.read_text().splitlines()
+
+        def lines():
+            return file.read_text().rpartition("\n")[0].splitlines()  # the last one may be half written
+
+        return process, lines
 
     yield start
     for process in started:

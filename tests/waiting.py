@@ -1,5 +1,6 @@
 """Waiting for what another thread or process brings about: by looking, with a deadline that only a failure meets."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,5 +27,7 @@ def close(engine: Engine) -> None:
     """Dispose of an engine once no thread uses it: a connection in use would not be closed with the others."""
     pool = engine.pool
     assert isinstance(pool, QueuePool)
+    # One that a child's supervisor has just started (daemon/child.py) may not have come to its connection yet.
+    wait_for(lambda: all(thread.name != "look" for thread in threading.enumerate()), "the end of every look")
     wait_for(lambda: pool.checkedout() == 0, "the last use of the database")
     engine.dispose()

@@ -17,6 +17,7 @@ from daemon.api.tokens import SCOPES, TokenFile, add_token
 from daemon.config import DaemonSettings
 from daemon.paths import LinePaths
 from monitoring.server import create_app, serve
+from tests.waiting import DEADLINE_S
 
 WELL = {"status": "ok", "reasons": [], "model_loaded": False, "last_trained_id": None, "current_version": None}
 
@@ -54,7 +55,7 @@ class Caller:
             body = json.dumps(body).encode()
         if body is not None:
             named.setdefault("Content-Type", "application/json")
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
         try:
             connection.request(method, path, body=body, headers=named)
             response = connection.getresponse()

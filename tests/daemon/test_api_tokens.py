@@ -9,6 +9,7 @@ import pytest
 
 from daemon.api.tokens import TokenError, TokenFile, add_token, check_exposure, parse_tokens, read_tokens
 from monitoring.config import MonitoringSettings
+from tests.waiting import DEADLINE_S
 
 DIGEST = "0" * 64
 
@@ -21,7 +22,7 @@ def codelupe(tmp_path):
         environment = {"CODELUPE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin", **variables}
         command = [sys.executable, "-m", "codelupe", *words]
         root = Path(__file__).parents[2]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=root, timeout=DEADLINE_S)
         return done.returncode, done.stdout, done.stderr
 
     return run

@@ -105,7 +105,7 @@ def test_a_leader_that_comes_back_late_is_refused_by_its_fence(lead, engine):
 
 
 def test_what_is_kept_alive_outlives_its_length_and_is_given_back_at_the_end(lead):
-    keeper, other = lead("keeper", 0.4), lead("other", 0.4)
+    keeper, other = lead("keeper", 2.0), lead("other", 2.0)
 
     with keeper.kept_alive():
         lease = keeper.take(LINE)

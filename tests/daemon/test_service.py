@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 import sqlalchemy as sa
+from apscheduler.events import EVENT_JOB_EXECUTED
 
 from daemon.child import Supervised
 from daemon.clock import JumpWatch, start_clock
@@ -202,7 +203,7 @@ def test_a_child_goes_on_and_obeys_a_stop_while_the_database_stalls(proxy, loop,
     supervisor.join(timeout=DEADLINE_S)
 
     assert orders == ["go_on", "go_on", "stop"]
-    assert ctx.live.database_error == "no answer for 0 s"
+    assert ctx.live.database_error.startswith("no answer for ")
     proxy.come_back()
     wait_for(lambda: ctx.live.database_error is None)
 
@@ -271,12 +272,12 @@ def test_a_daemon_that_waits_for_a_stalled_database_can_be_stopped(proxy, loop, 
 
 
 def test_a_stop_cuts_no_connection_that_gets_its_answers(ctx):
-    with cut_when_stopped(ctx.engine, ctx.stop, patience_s=0.4):
+    with cut_when_stopped(ctx.engine, ctx.stop, patience_s=2.0):
         ctx.stop.set()
         with ctx.engine.connect() as conn:
             # Time for several looks: at each it waits for another answer.
-            answers = [conn.execute(sa.text("SELECT 1 FROM pg_sleep(0.05)")).scalar_one() for _ in range(30)]
-    assert answers == [1] * 30
+            answers = [conn.execute(sa.text("SELECT 1 FROM pg_sleep(0.05)")).scalar_one() for _ in range(50)]
+    assert answers == [1] * 50
 
 
 def test_one_connection_is_enough_for_a_whole_round(proxy, make_context, settings, direct, rows):
@@ -347,8 +348,11 @@ def count_jumps():
 
 @pytest.mark.parametrize("jump_s", [-3600, 3600, -3])
 def test_a_clock_that_jumps_is_counted_and_stops_no_job(jump_s, clock, caplog):
-    beats, now = [], [1_000_000.0, 50.0]
-    scheduler = clock(lambda: beats.append(1))
+    beats, begin, now = [], threading.Event(), [1_000_000.0, 50.0]
+    scheduler = clock(begin.wait)
+    # Counted at its end: while one runs, another would be skipped.
+    scheduler.add_listener(lambda _: beats.append(1), EVENT_JOB_EXECUTED)
+    begin.set()
     wait_for(lambda: len(beats) == 1)
     watch = JumpWatch(scheduler, wall=lambda: now[0], steady=lambda: now[1])
     before = count_jumps()

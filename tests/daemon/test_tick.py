@@ -25,7 +25,7 @@ from schema.lines import fetch_line, set_paused
 from schema.runs import fetch_open_run, fetch_runs
 from schema.tables import TrainingRun
 from tests.daemon.conclusions import bring_to_evaluating, conclude_with, evaluation
-from tests.waiting import wait_for
+from tests.waiting import DEADLINE_S, wait_for
 
 BETTER = -0.05
 
@@ -33,7 +33,7 @@ BETTER = -0.05
 @pytest.fixture
 def settings(settings):
     changes = {"base_model": "some/model", "threshold_rows": 10, "min_test_units": 2, "min_chars": 1}
-    return settings.model_copy(update=changes)
+    return settings.model_copy(update=changes | {"back_off_s": 300})
 
 
 def line_of(engine):
@@ -274,7 +274,7 @@ class Caller:
 @pytest.mark.parametrize(("order", "outcome"), [("go_on", "failed"), ("stop", "stopped")])
 def test_a_child_that_dies_on_its_way_out_has_stopped_and_not_failed(tmp_path, order, outcome):
     # Without a job.json the child cannot do anything but end.
-    ended = run_child("train", tmp_path, Caller(order), stop_grace_s=60)
+    ended = run_child("train", tmp_path, Caller(order), stop_grace_s=DEADLINE_S)
 
     assert ended == outcome
     assert "job.json" in read_failure(tmp_path).message
@@ -284,10 +284,17 @@ def test_what_a_child_has_started_ends_with_it(tmp_path, monkeypatch):
     command = ["sh", "-c", f"sleep 600 & echo $! > {tmp_path}/pid; exit 0"]
     monkeypatch.setattr("daemon.supervise.child_command", lambda _verb, _job: command)
 
-    assert run_child("train", tmp_path, Caller("go_on"), stop_grace_s=60) == "done"
+    assert run_child("train", tmp_path, Caller("go_on"), stop_grace_s=DEADLINE_S) == "done"
 
-    state = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
-    wait_for(lambda: not state.exists() or state.read_text().split(")")[1].split()[0] == "Z", "its end")
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+
+    def has_ended():
+        try:
+            return stat.read_text().split(")")[1].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
+    wait_for(has_ended, "its end")
 
 
 @pytest.mark.parametrize("change", [{"a_setting_of_tomorrow": 1}, {"patience": None}])

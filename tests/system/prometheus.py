@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.waiting import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
 ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 
@@ -50,16 +52,16 @@ class Prometheus:
     def ask(self, path, **query):
         """Return the data of an answer of the API."""
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=30) as response:
+        with urllib.request.urlopen(url, timeout=DEADLINE_S) as response:
             return json.load(response)["data"]
 
     def firing(self):
         """Return the names of the alerts that fire now."""
         return {one["labels"]["alertname"] for one in self.ask("alerts")["alerts"] if one["state"] == "firing"}
 
-    def wait_until(self, holds, *, timeout_s=60):
+    def wait_until(self, holds):
         """Ask again until it holds; fail with the server's log if the server dies or the time is over."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + DEADLINE_S
         while time.monotonic() < deadline:
             try:
                 if holds():
@@ -76,4 +78,4 @@ class Prometheus:
     def stop(self):
         """End it."""
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=DEADLINE_S)

@@ -31,7 +31,7 @@ def seen(tmp_path_factory):
     home, source, empty = folder / "home", make_source(folder / "source"), folder / "empty"
     (source / "broken.py").write_text("def (:\n" * 50)
     subprocess.run(["git", "init", "--quiet", str(empty)], check=True)
-    steer(home, steps=30, step_s=0.2)
+    steer(home, steps=30, step_s=0.2, hold_step=2)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(ROOT / "tests/nvml"))
         service = Service(home, "up", str(source), str(empty), train_share=0.5, validation_share=0.1)
@@ -43,10 +43,13 @@ def seen(tmp_path_factory):
         jobs = ("codelupe-daemon", "codelupe-ingest", "codelupe-crawler")
         targets = dict(zip(jobs, (*addresses, f"127.0.0.1:{crawler.port}"), strict=True))
         prometheus, started = Prometheus(folder, targets), time.time()
+        # It sees the training from its beginning.
+        prometheus.wait_until(lambda: prometheus.ask("query", query="count(up == 1) == 3")["result"])
+        (home / "go").touch()
         service.wait_for("run_concluded")
         # The audit after the round tells these; then once more for what is shown as a rate.
         told = "codelupe_version_verified and on () codelupe_evaluation_bits_per_byte and on () codelupe_store_rows"
-        prometheus.wait_until(lambda: prometheus.ask("query", query=told)["result"], timeout_s=120)
+        prometheus.wait_until(lambda: prometheus.ask("query", query=told)["result"])
         prometheus.wait_until(lambda: time.time() > started + 20)
         yield SimpleNamespace(prometheus=prometheus, started=started)
     finally:

@@ -11,6 +11,7 @@ from prometheus_client import generate_latest
 from monitoring import metrics, record
 from monitoring.server import create_app, serve
 from tests.system.prometheus import ALERTS, ROOT, Prometheus
+from tests.waiting import DEADLINE_S
 
 pytestmark = pytest.mark.system
 
@@ -21,7 +22,9 @@ RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
 
 def run_tool(*arguments, **options):
     assert shutil.which("promtool"), "promtool is missing: apt-get install prometheus (.ci/apt-packages)"
-    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=60, **options)
+    return subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S, **options
+    )
 
 
 def test_promtool_accepts_the_configuration_and_its_rules():

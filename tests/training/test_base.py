@@ -39,8 +39,8 @@ def environment(endpoint: str, home: Path) -> dict[str, str]:
         "HF_HOME": str(home / "hf"),
         "HF_ENDPOINT": endpoint,
         "HF_TOKEN": TOKEN,
-        "HF_HUB_ETAG_TIMEOUT": "1",
-        "HF_HUB_DOWNLOAD_TIMEOUT": "1",
+        "HF_HUB_ETAG_TIMEOUT": "60",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
         "WANDB_MODE": "disabled",
     }
 
