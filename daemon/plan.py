@@ -10,7 +10,7 @@ from daemon.memory import Memory, usable_bytes
 from daemon.shapes import Shape
 
 MIN_EVALUATIONS = 8
-# Where nothing was measured: characters of code per token (with Qwen's vocabulary 3.4 in Go, 3.8 in Python),
+# Where nothing was measured: characters of code per token (with Qwen's vocabulary 3.7 in Go, 3.8 in Python),
 # characters of a source file, tokens of the two frames.
 CHARS_PER_TOKEN, CHARS_PER_ROW = 3.8, 6000
 _CHAT_TOKENS, _FIM_TOKENS = 56, 4
