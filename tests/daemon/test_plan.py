@@ -193,8 +193,9 @@ def test_replay_and_epochs_add_tokens():
     twice = SEED_SETTINGS.model_copy(update={"epochs": 2})
 
     assert later.tokens == pytest.approx(first.tokens * 1.15, rel=0.01)
-    # The epochs follow one another: only the last step of all is short.
-    assert plan(facts_for(twice), twice).steps in (2 * first.steps - 1, 2 * first.steps)
+    assert plan(facts_for(twice), twice).tokens == pytest.approx(first.tokens * 2, abs=1)
+    # The epochs follow one another: 25.4 steps, twice, and only the last of all is short.
+    assert (first.steps, plan(facts_for(twice), twice).steps) == (26, 51)
 
 
 def test_a_measured_rate_gives_the_hours():
