@@ -26,9 +26,11 @@ MakeJob = Callable[..., tuple[Job, Path]]
 STEPS: dict[str, Any] = {"micro_batch": 1, "accumulation": 4, "checkpoint_interval_s": 1e-9, "eval_share": 0.5}
 NUM_ITEMS = 20
 AGREE = """
+import sys
+from pathlib import Path
 from daemon.training.ranks import least, parting, rank
 with parting():
-    print(least((7, 5)[rank()], "cpu"))
+    Path(sys.argv[1], str(rank())).write_text(str(least((7, 5)[rank()], "cpu")))
 """
 
 
@@ -106,9 +108,9 @@ def test_without_its_parent_no_process_goes_on(make_job: MakeJob) -> None:
 def test_devices_with_unequal_free_memory_plan_for_the_smallest(tmp_path: Path) -> None:
     script = tmp_path / "agree.py"
     script.write_text(AGREE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert told.stdout.split() == ["5", "5"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    subprocess.run([*launcher, str(script), str(tmp_path)], check=True)
+    assert [(tmp_path / rank).read_text() for rank in ("0", "1")] == ["5", "5"]
 
 
 @pytest.mark.parametrize("flat", [False, True])
