@@ -39,7 +39,13 @@ def main() -> int:
         set_environment(os.environ, num_devices)
         return launch(verb, job_dir, num_devices)
     log.info("%s begins, pid %d", verb, os.getpid(), extra={"event": "child_begun", "verb": verb})
-    return run(verb, job_dir, open_child(ids))
+    status = run(verb, job_dir, open_child(ids))
+    if "RANK" in os.environ:
+        # Threads of gloo may hold tensors even now. One that lets go of them while Python ends itself is stopped by it:
+        # that aborts the process, and with it the run, https://github.com/pytorch/pytorch/pull/179291
+        logging.shutdown()
+        os._exit(status)
+    return status
 
 
 def read_ids(job_dir: Path) -> dict[str, Any]:

@@ -10,28 +10,34 @@ from torch.distributed.run import parse_args, run
 
 from daemon.job import DONE, FAILED, STOPPED, Failure
 from daemon.training.child import save_failure
+from daemon.training.progress import read_smaller
 
 
 def launch(verb: str, job_dir: Path, num_devices: int) -> int:
     """Run a verb in so many processes; return the status of the whole.
 
     They share our standard input: whichever reads an order tells the others, and each of them ends when it closes. The
-    first one that fails ends all; its reason is that of the run.
+    first one that fails ends all; its reason is that of the run. Where one's memory ran out and it left word of a
+    smaller way, all begin anew in that one, from the last checkpoint.
     """
-    for old in job_dir.glob("error-*.json"):
-        old.unlink()
     words = ["--standalone", "--nproc-per-node", str(num_devices), "--module", "daemon.training", verb, str(job_dir)]
-    try:
-        run(parse_args(words))  # type: ignore[no-untyped-call]
-    except SignalException as stopped:
-        return STOPPED if stopped.sigval == signal.SIGTERM else FAILED
-    except ChildFailedError as failed:
-        rank, failure = failed.get_first_failure()
-        if failure.exitcode == STOPPED:
-            return STOPPED
-        _tell(job_dir, rank, num_devices, failure)
-        return FAILED
-    return DONE
+    while True:
+        for old in job_dir.glob("error-*.json"):
+            old.unlink()
+        smaller = read_smaller(job_dir)
+        try:
+            run(parse_args(words))  # type: ignore[no-untyped-call]
+        except SignalException as stopped:
+            return STOPPED if stopped.sigval == signal.SIGTERM else FAILED
+        except ChildFailedError as failed:
+            rank, failure = failed.get_first_failure()
+            if failure.exitcode == STOPPED:
+                return STOPPED
+            if read_smaller(job_dir) != smaller:
+                continue
+            _tell(job_dir, rank, num_devices, failure)
+            return FAILED
+        return DONE
 
 
 def _tell(job_dir: Path, rank: int, num_devices: int, failure: ProcessFailure) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from daemon.device import host_memory_bytes
+from daemon.files import write_json
 from daemon.fitting import Fit, find_fit, find_smaller, find_smallest, make_fit
 from daemon.full_memory import FullShape
 from daemon.job import Job
@@ -20,7 +21,7 @@ from daemon.training.checkpoints import CHECKPOINTS, find_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.failures import OutOfMemory
 from daemon.training.model import decoder, give_memory_back
-from daemon.training.progress import PROGRESS, Progress
+from daemon.training.progress import PROGRESS, SMALLER, Progress, read_smaller
 from daemon.training.ranks import least, num_ranks, rank
 
 S = TypeVar("S", bound=Shape)
@@ -72,27 +73,49 @@ def _read_config(job: Job, read: Callable[[Path], S]) -> S:
 def train_fitting(job: Job, job_dir: Path, child: Child, shape: Shape, attention: str, train: Train) -> None:
     """Train in the fastest way that fits, and in a smaller one each time that memory does not suffice.
 
+    Processes that train together cannot be told of it within a step: the one whose memory ran out leaves the smaller
+    way in SMALLER and fails, and `launch` begins anew with all of them.
+
     Raises:
-        Failed: out_of_memory, where no smaller way is left, or other processes would have to be told.
+        Failed: out_of_memory, where no smaller way is left, or all processes have to begin anew.
     """
-    settings, last = job.settings, last_progress(job_dir / CHECKPOINTS)
+    settings, last, agreed = job.settings, last_progress(job_dir / CHECKPOINTS), read_smaller(job_dir)
+    begins_anew = agreed is not None and (last is None or last.num_out_of_memory < agreed.num_out_of_memory)
+    last = agreed if begins_anew else last
     fit = choose_pass(job, shape, attention, last)
     num_out_of_memory = last.num_out_of_memory if last else 0
+    if begins_anew:
+        _tell_smaller(child, fit)
     while True:
         child.emit("plan", **fit.to_event())
         try:
             return train(fit, num_out_of_memory)
         except OutOfMemory as error:
-            if num_ranks() > 1:  # the others wait within the step, and cannot be told
-                message = f"device {rank()}: {describe_pass(fit)} do not fit: set a smaller CODELUPE_MICRO_BATCH"
-                raise Failed("out_of_memory", message) from error
             smaller = find_smaller(shape, settings, job.device, attention, than=fit)
             if smaller is None:
                 child.emit("note", note="out_of_memory", message="not even one sequence per forward pass fits")
                 raise Failed("out_of_memory", f"not even one sequence per forward pass fits: {error}") from error
-            fit, num_out_of_memory = smaller, num_out_of_memory + 1
+            num_out_of_memory += 1
+            if num_ranks() > 1:
+                _leave_word(job_dir, smaller, num_out_of_memory)
+                raise Failed("out_of_memory", f"device {rank()}: {describe_pass(fit)} do not fit") from error
+            fit = smaller
         give_memory_back(job.device)
-        child.emit("note", note="out_of_memory", message=f"going on with {describe_pass(fit)}")
+        _tell_smaller(child, fit)
+
+
+def _leave_word(job_dir: Path, fit: Fit, num_out_of_memory: int) -> None:
+    """Write how all processes are to begin anew; two whose memory runs out in the same step write the same."""
+    ways = Progress(
+        micro_batch=fit.micro_batch,
+        checkpointed_layers=fit.checkpointed_layers,
+        num_out_of_memory=num_out_of_memory,
+    )
+    write_json(job_dir / SMALLER, ways.model_dump())
+
+
+def _tell_smaller(child: Child, fit: Fit) -> None:
+    child.note("out_of_memory", f"going on with {describe_pass(fit)}")
 
 
 def checkpoint_layers(model: Any, num_layers: int) -> None:

@@ -1,6 +1,7 @@
 """How a run is to train, and how far it is."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 from daemon.fitting import Fit
 
 PROGRESS = "progress.json"
+SMALLER = "smaller.json"
+"""Of several processes: the smaller way that the one decided on whose memory ran out, for all when they begin anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +85,9 @@ class Progress(BaseModel):
     num_out_of_memory: int = 0
     place: dict[str, int] | None = None
     """Where in a stream the next step begins (`stream.Place`)."""
+
+
+def read_smaller(job_dir: Path) -> Progress | None:
+    """Return the way to go on that SMALLER says; None: memory never made the processes begin anew."""
+    file = job_dir / SMALLER
+    return Progress.model_validate_json(file.read_text()) if file.exists() else None

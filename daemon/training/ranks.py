@@ -50,9 +50,9 @@ def meet() -> None:
 
 @contextlib.contextmanager
 def parting() -> Iterator[None]:
-    """End the exchange with the others once all are done, or asked to stop: its threads must not outlive the rest.
+    """End the exchange with the others once all are done, or asked to stop.
 
-    A process that exits while they run is aborted now and then. After any other error nobody waits for anybody.
+    After any other error nobody waits for anybody.
     """
     try:
         yield

@@ -16,9 +16,9 @@ MakeJob = Callable[..., tuple[Job, Path]]
 
 
 @contextlib.contextmanager
-def started(verb: str, job_dir: Path, failpoints: str = "") -> Iterator[subprocess.Popen[bytes]]:
+def started(verb: str, job_dir: Path, failpoints: str = "", **more: str) -> Iterator[subprocess.Popen[bytes]]:
     environment = {"PATH": os.environ["PATH"], "HOME": str(job_dir / "home"), "WANDB_MODE": "disabled"}
-    environment["CODELUPE_FAILPOINTS"] = failpoints
+    environment |= {"CODELUPE_FAILPOINTS": failpoints, **more}
     with (job_dir / "child.log").open("wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "daemon.training", verb, str(job_dir)],

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from daemon.job import Failure, Job
+from daemon.job import Failure, Job, Result
 from daemon.training.data import collate
 from daemon.training.rows import fill_up, pack_rows
 from daemon.training.train import train
@@ -31,6 +31,20 @@ from pathlib import Path
 from daemon.training.ranks import least, parting, rank
 with parting():
     Path(sys.argv[1], str(rank())).write_text(str(least((7, 5)[rank()], "cpu")))
+"""
+# Python runs it at its start, in each process: the second one's memory does not suffice for its second pass, once.
+SCARCE = """
+import os
+from pathlib import Path
+if os.environ.get("RANK") == "1" and not Path({job_dir!r}, "smaller.json").exists():
+    from daemon.training import loss
+    real, seen = loss.sum_losses, []
+    def scarce(*tensors):
+        seen.append(1)
+        if len(seen) == 2:
+            raise MemoryError("no room")
+        return real(*tensors)
+    loss.sum_losses = scarce
 """
 
 
@@ -77,6 +91,30 @@ def test_two_processes_learn_what_one_does_and_a_stop_reaches_both(make_job: Mak
     weights = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one_dir, two_dir)]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-3, atol=1e-4)
+    assert processes_of(two_dir) == []
+
+
+def test_where_the_memory_of_one_runs_out_all_go_on_in_a_smaller_way(
+    make_job: MakeJob, recorder: Any, tmp_path: Path
+) -> None:
+    steps = STEPS | {"micro_batch": 2, "accumulation": 2}
+    job, one_dir = make_job(NUM_ITEMS, **steps)
+    one = recorder()
+    train(job, one_dir, one)
+    _, two_dir = make_job(NUM_ITEMS, num_devices=2, **steps)
+    (tmp_path / "sitecustomize.py").write_text(SCARCE.format(job_dir=str(two_dir)))
+    with started("train", two_dir, PYTHONPATH=str(tmp_path)) as child:
+        told = list(events_of(child))
+        assert child.wait() == 0, (two_dir / "child.log").read_text()[-3000:]
+    plans = [(event["micro_batch"], event["accumulation"]) for event in told if event["event"] == "plan"]
+    assert plans == [(2, 1), (1, 2)]  # of each process
+    assert [event.get("note") for event in told].count("out_of_memory") == 1
+    expected, found = figures_of(one.events), figures_of(told)
+    assert sorted(found) == sorted(expected)
+    for step, figures in expected.items():
+        assert found[step] == pytest.approx(figures, rel=1e-5), f"step {step}"
+    result = Result.model_validate_json((two_dir / "result.json").read_text())
+    assert (result.num_out_of_memory, result.micro_batch) == (1, 1)
     assert processes_of(two_dir) == []
 
 
