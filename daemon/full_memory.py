@@ -70,14 +70,17 @@ class FullShape(Shape):
 def estimate_full(shape: FullShape, settings: TrainingSettings, device: str, one_pass: Pass) -> Memory:
     """Return what training all weights takes with these settings on `cuda` or `cpu`."""
     weights = shape.num_weights * _FP32
+    activations = full_activation_bytes(shape, settings, one_pass)
+    # In float16 on CUDA the optimizer, when all else is given back, makes the roots of all second moments at once.
+    roots = weights if settings.compute_dtype == "float16" and device == "cuda" else 0
     return Memory(
         weights=weights,
         adapters=0,
         gradients=weights,
         optimizer=2 * weights,
-        activations=full_activation_bytes(shape, settings, one_pass),
+        activations=activations,
         logits=LOSS_ROWS * shape.vocabulary * 2 * _FP32 + 2 * _stream_bytes(shape, one_pass) + mask_bytes(one_pass),
-        backward=_backward_bytes(shape, settings, one_pass),
+        backward=max(_backward_bytes(shape, settings, one_pass), roots - activations),
         overhead=round(OVERHEAD[device]),
     )
 

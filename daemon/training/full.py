@@ -28,6 +28,7 @@ from daemon.training.failures import blaming
 from daemon.training.folders import new_folder
 from daemon.training.material import eval_interval, take_within
 from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.optimizer import full_optimizer
 from daemon.training.passes import checkpoint_layers, read_full_shape, train_fitting
 from daemon.training.ranks import rank
 from daemon.training.report import save_result
@@ -89,7 +90,7 @@ def full_once(job: Job, job_dir: Path, child: Child, attention: Attention, fit: 
     child.phase("train")
     plan = dataclasses.replace(
         make_plan(job, rows, fit.micro_batch, flat=attention.flat),
-        optimizer="adamw_torch",
+        optimizer=full_optimizer(settings),
         adam_beta2=0.95,
         patience=None,
         fit=fit,

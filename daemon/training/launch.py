@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -30,7 +31,7 @@ def launch(verb: str, job_dir: Path, num_devices: int) -> int:
         except SignalException as stopped:
             return STOPPED if stopped.sigval == signal.SIGTERM else FAILED
         except ChildFailedError as failed:
-            rank, failure = failed.get_first_failure()
+            rank, failure = find_origin(failed.failures, job_dir)
             if failure.exitcode == STOPPED:
                 return STOPPED
             if read_smaller(job_dir) != smaller:
@@ -38,6 +39,20 @@ def launch(verb: str, job_dir: Path, num_devices: int) -> int:
             _tell(job_dir, rank, num_devices, failure)
             return FAILED
         return DONE
+
+
+def find_origin(failures: Mapping[int, ProcessFailure], job_dir: Path) -> tuple[int, ProcessFailure]:
+    """Return the rank and the failure, of several, that the others came of: torchrun knows the second of each alone.
+
+    A process whose peer is gone says so with the reason `device`, at once: it comes after any that died without a word,
+    or has another reason.
+    """
+
+    def follows(rank: int) -> bool:
+        told = job_dir / f"error-{rank}.json"
+        return told.exists() and Failure.model_validate_json(told.read_text()).reason == "device"
+
+    return min(failures.items(), key=lambda failed: (follows(failed[0]), failed[1].timestamp))
 
 
 def _tell(job_dir: Path, rank: int, num_devices: int, failure: ProcessFailure) -> None:

@@ -16,6 +16,7 @@ from daemon.training.child import Child, Failed
 from daemon.training.failures import blaming
 from daemon.training.folders import new_folder
 from daemon.training.model import compute_dtype, prepare_device
+from daemon.training.optimizer import full_optimizer
 from daemon.training.report import save_result
 from daemon.training.rows import PackedRows, build_samples_of, name_of, pack_rows, read_items
 from daemon.training.train import make_plan
@@ -45,7 +46,7 @@ def pretrain(job: Job, job_dir: Path, child: Child) -> None:
     plan = dataclasses.replace(
         make_plan(job, rows, settings.micro_batch, flat=attention.flat),
         learning_rate=settings.pretrain_learning_rate,
-        optimizer="adamw_torch",
+        optimizer=full_optimizer(settings),
         adam_beta2=0.95,
     )
     trainer = PackedTrainer(model, rows, None, plan, job_dir / CHECKPOINTS, child)

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from daemon.config import TrainingSettings
 from daemon.full_memory import FullShape, estimate_full, full_activation_bytes
 from daemon.memory import Pass
 from daemon.samples import train_tokenizer
 from daemon.training.architectures import make_model
+from daemon.training.optimizer import full_optimizer
 from daemon.training.passes import checkpoint_layers
 from tests.training.conftest import MICRO, write_code
 from tests.training.test_memory import LiveBytes, measure_saved, run_forward
@@ -55,6 +57,24 @@ def test_the_peak_of_a_pass_over_all_weights_is_foreseen(kind: str, layers: int)
     with LiveBytes([*model.parameters(), *model.buffers(), *gradients]) as live:
         run_forward(model, settings, one_pass).backward()
     assert live.peak <= planned.activations + max(planned.logits, planned.backward) <= 1.2 * live.peak
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "float16"])
+def test_the_step_of_the_optimizer_is_foreseen(arithmetic: str) -> None:
+    model, settings = make("qwen2")
+    settings = settings.model_copy(update={"compute_dtype": arithmetic})
+    is_fused = full_optimizer(settings) == "adamw_torch_fused"
+    # As on a GPU, where torch takes all weights at once unless it is told otherwise.
+    optimizer = torch.optim.AdamW(model.parameters(), fused=is_fused, foreach=not is_fused)
+    run_forward(model, settings, Pass(1, 64, 0, "sdpa")).backward()
+    optimizer.step()
+    there = [tensor for state in optimizer.state.values() for tensor in state.values()]
+    with LiveBytes([*model.parameters(), *(weight.grad for weight in model.parameters()), *there]) as live:
+        optimizer.step()
+    planned = estimate_full(shape_of("qwen2", settings), settings, "cuda", Pass(1, 8, NUM_LAYERS, "varlen"))
+    beside = planned.activations + max(planned.logits, planned.backward)
+    assert live.peak <= beside
+    assert (beside >= planned.weights) == (arithmetic == "float16")
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2"])

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from daemon.job import Failure, Job, Result
 from daemon.training.data import collate
+from daemon.training.launch import find_origin
 from daemon.training.rows import fill_up, pack_rows
 from daemon.training.train import train
 from tests.training.test_child import events_of, started
@@ -131,6 +133,30 @@ def test_the_death_of_one_process_ends_all_and_is_the_reason(make_job: MakeJob) 
     assert "ended by signal 9" in failure.message
     assert not failure.data_caused
     wait_for(lambda: processes_of(job_dir) == [])
+
+
+@pytest.mark.parametrize(
+    ("reasons", "seconds", "origin"),
+    [
+        (("device", None), (5, 5), 1),  # killed: its peer told what it saw in the same second
+        (("device", "exception"), (5, 5), 1),
+        (("nan", "device"), (5, 5), 0),
+        (("device", "exception"), (5, 6), 1),  # its words took longer to write
+        (("device", "device"), (6, 5), 1),
+        ((None, "exception"), (6, 5), 1),
+    ],
+)
+def test_of_several_failures_the_one_that_the_others_came_of_is_the_reason(
+    tmp_path: Path, reasons: tuple[str | None, ...], seconds: tuple[int, ...], origin: int
+) -> None:
+    failures = {}
+    for rank, (reason, second) in enumerate(zip(reasons, seconds, strict=True)):
+        failures[rank] = ProcessFailure(rank, pid=1, exitcode=-9 if reason is None else 1, error_file="")
+        failures[rank].timestamp = second
+        if reason is not None:
+            told = Failure(reason=reason, message="", data_caused=False)
+            (tmp_path / f"error-{rank}.json").write_text(told.model_dump_json())
+    assert find_origin(failures, tmp_path) == (origin, failures[origin])
 
 
 def test_without_its_parent_no_process_goes_on(make_job: MakeJob) -> None:
