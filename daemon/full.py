@@ -15,7 +15,7 @@ from daemon.corpus import first_chars
 from daemon.device import detect_device
 from daemon.files import remove, write_atomically
 from daemon.held_out import LARGEST_UNIT, write_material
-from daemon.job import JOB, MEMBERS, VALIDATION, Job, Recipe, Result
+from daemon.job import JOB, MEMBERS, SMALLER, VALIDATION, Job, Recipe, Result
 from daemon.material import read_items_of
 from daemon.publish import publish_folder
 from daemon.reports import as_json, print_json
@@ -25,7 +25,7 @@ Architecture = Literal["qwen2", "gpt2"]
 JOBS = "_bases"  # beside the folders of lines, whose names begin with a letter or a digit
 CHARS_PER_TOKEN = 8  # more than any text has: so much of it is read at most, what is over would not be learned
 _UNITS = {"K": 10**3, "M": 10**6, "B": 10**9}
-_BULKY = (JOB, MEMBERS, VALIDATION, "result.json", "checkpoints", "base", "tokenizer")
+_BULKY = (JOB, MEMBERS, VALIDATION, "result.json", "checkpoints", SMALLER, "base", "tokenizer")
 _TOLD = (
     *("steps", "tokens", "seconds", "tokens_per_s", "final_loss", "validation_loss", "validation_bits_per_byte"),
     *("num_samples", "packing_density"),

@@ -82,6 +82,7 @@ def estimate_full(shape: FullShape, settings: TrainingSettings, device: str, one
         logits=LOSS_ROWS * shape.vocabulary * 2 * _FP32 + 2 * _stream_bytes(shape, one_pass) + mask_bytes(one_pass),
         backward=max(_backward_bytes(shape, settings, one_pass), roots - activations),
         overhead=round(OVERHEAD[device]),
+        buckets=weights if settings.num_devices > 1 else 0,
     )
 
 

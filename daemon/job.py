@@ -1,7 +1,7 @@
 """What the control half hands to its child, and what comes back: files in one job directory.
 
 job.json  members.jsonl  validation.jsonl  test.jsonl       written by the control half before the child starts
-base/  adapter/  checkpoints/  child.log                    the child's
+base/  adapter/  checkpoints/  smaller.json  child.log      the child's
 result.json  evaluation.json  error.json                    the child's answers, each written by rename
 """
 
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 from daemon.config import TrainingSettings
 
 JOB, MEMBERS, VALIDATION, TEST = "job.json", "members.jsonl", "validation.jsonl", "test.jsonl"
+SMALLER = "smaller.json"
+"""The smaller way of several processes: decided on by the one whose memory ran out, for all when they begin anew."""
 DONE, FAILED, STOPPED = 0, 1, 3
 
 

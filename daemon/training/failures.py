@@ -17,10 +17,9 @@ _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 _DISK_WORDS = (*(f"(os error {number})" for number in _DISK_ERRORS), "inline_container.cc", "iostream error")
 # What a RuntimeError says when it means that memory is short: the CPU's allocator, the driver, cuBLAS.
 _OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-_DEVICE = (
-    *("CUDA error", "CUDA driver", "CUBLAS_STATUS", "cuDNN error", "device-side assert", "No CUDA GPUs"),
-    *("NCCL", "gloo/transport", "Connection closed by peer"),  # between several devices
-)
+# What it says when another process is gone, with which it trained.
+_PEER = ("NCCL", "gloo/transport", "Connection closed by peer")
+_DEVICE = ("CUDA error", "CUDA driver", "CUBLAS_STATUS", "cuDNN error", "device-side assert", "No CUDA GPUs", *_PEER)
 
 
 class OutOfMemory(Exception):
@@ -79,6 +78,11 @@ def means_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+
+
+def means_lost_peer(message: str) -> bool:
+    """Whether the message of a failure says that another process was gone, not what was wrong with this one."""
+    return any(words in message for words in _PEER)
 
 
 def means_disk(error: BaseException) -> bool:

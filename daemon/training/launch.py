@@ -1,5 +1,6 @@
 """One process for each device, by torchrun: the parent sees a single child, its status and its reason."""
 
+import json
 import shutil
 import signal
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from torch.distributed.run import parse_args, run
 
 from daemon.job import DONE, FAILED, STOPPED, Failure
 from daemon.training.child import save_failure
+from daemon.training.failures import means_lost_peer
 from daemon.training.progress import read_smaller
 
 
@@ -22,37 +24,46 @@ def launch(verb: str, job_dir: Path, num_devices: int) -> int:
     smaller way, all begin anew in that one, from the last checkpoint.
     """
     words = ["--standalone", "--nproc-per-node", str(num_devices), "--module", "daemon.training", verb, str(job_dir)]
-    while True:
-        for old in job_dir.glob("error-*.json"):
-            old.unlink()
-        smaller = read_smaller(job_dir)
-        try:
-            run(parse_args(words))  # type: ignore[no-untyped-call]
-        except SignalException as stopped:
-            return STOPPED if stopped.sigval == signal.SIGTERM else FAILED
-        except ChildFailedError as failed:
-            rank, failure = find_origin(failed.failures, job_dir)
-            if failure.exitcode == STOPPED:
-                return STOPPED
-            if read_smaller(job_dir) != smaller:
-                continue
-            _tell(job_dir, rank, num_devices, failure)
-            return FAILED
-        return DONE
+    try:
+        while (status := _launch_once(words, job_dir, num_devices)) is None:
+            pass
+    except SignalException as stopped:  # torchrun's, at any moment from its first launch on
+        return STOPPED if stopped.sigval == signal.SIGTERM else FAILED
+    return status
+
+
+def _launch_once(words: list[str], job_dir: Path, num_devices: int) -> int | None:
+    """Return the status of the whole; None: a smaller way is to be tried."""
+    for old in job_dir.glob("error-*.json"):
+        old.unlink()
+    smaller = read_smaller(job_dir)
+    try:
+        run(parse_args(words))  # type: ignore[no-untyped-call]
+    except ChildFailedError as failed:
+        rank, failure = find_origin(failed.failures, job_dir)
+        if failure.exitcode == STOPPED:
+            return STOPPED
+        if read_smaller(job_dir) != smaller:
+            return None
+        _tell(job_dir, rank, num_devices, failure)
+        return FAILED
+    return DONE
 
 
 def find_origin(failures: Mapping[int, ProcessFailure], job_dir: Path) -> tuple[int, ProcessFailure]:
-    """Return the rank and the failure, of several, that the others came of: torchrun knows the second of each alone.
+    """Return the rank and the failure, of several, that the others came of.
 
-    A process whose peer is gone says so with the reason `device`, at once: it comes after any that died without a word,
-    or has another reason.
+    It is among those of the first second, as torchrun knows no finer: it ends the others itself, and counts them too.
+    Of those, one whose peer was gone comes after any that died without a word, or of its own fault.
     """
+    first = min(failure.timestamp for failure in failures.values())
+    early = [(rank, failure) for rank, failure in failures.items() if failure.timestamp <= first + 1]
 
     def follows(rank: int) -> bool:
         told = job_dir / f"error-{rank}.json"
-        return told.exists() and Failure.model_validate_json(told.read_text()).reason == "device"
+        return told.exists() and means_lost_peer(json.loads(told.read_bytes())["message"])
 
-    return min(failures.items(), key=lambda failed: (follows(failed[0]), failed[1].timestamp))
+    return min(early, key=lambda failed: (follows(failed[0]), failed[1].timestamp))
 
 
 def _tell(job_dir: Path, rank: int, num_devices: int, failure: ProcessFailure) -> None:

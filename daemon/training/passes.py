@@ -12,7 +12,7 @@ from daemon.device import host_memory_bytes
 from daemon.files import write_json
 from daemon.fitting import Fit, find_fit, find_smaller, find_smallest, make_fit
 from daemon.full_memory import FullShape
-from daemon.job import Job
+from daemon.job import SMALLER, Job
 from daemon.memory import usable_bytes
 from daemon.samples import describe_missing
 from daemon.shapes import Shape, describe_other_family, find_other_family
@@ -21,7 +21,7 @@ from daemon.training.checkpoints import CHECKPOINTS, find_checkpoint
 from daemon.training.child import Child, Failed
 from daemon.training.failures import OutOfMemory
 from daemon.training.model import decoder, give_memory_back
-from daemon.training.progress import PROGRESS, SMALLER, Progress, read_smaller
+from daemon.training.progress import PROGRESS, Progress, read_smaller
 from daemon.training.ranks import least, num_ranks, rank
 
 S = TypeVar("S", bound=Shape)

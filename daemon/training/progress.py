@@ -8,10 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from daemon.fitting import Fit
+from daemon.job import SMALLER
 
 PROGRESS = "progress.json"
-SMALLER = "smaller.json"
-"""Of several processes: the smaller way that the one decided on whose memory ran out, for all when they begin anew."""
 
 
 @dataclass(frozen=True, slots=True)

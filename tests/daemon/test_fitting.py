@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from daemon.config import DaemonSettings, TrainingSettings, settings_of
 from daemon.fitting import Fit, find_fit, find_misfit, find_smaller, find_smallest, find_ways, largest_divisor, make_fit
+from daemon.full_memory import FullShape, estimate_full
 from daemon.memory import Memory, Pass, estimate_memory, layer_bytes, profile_memory_bytes, usable_bytes
 from daemon.profiles import PROFILES
 from daemon.shapes import SHAPES, find_shape
@@ -173,6 +174,8 @@ def test_several_devices_add_up_their_gradients_in_a_second_copy_of_them(devices
     assert memory.buckets == copies * memory.gradients
     one = replace(memory, buckets=0)
     assert memory.total == one.total + memory.buckets
+    full = estimate_full(FullShape.of_settings(settings, "qwen2"), settings, "cuda", Pass(1, 4096, 0, "varlen"))
+    assert full.buckets == copies * full.gradients
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ def test_a_base_says_what_it_was_made_of_and_is_never_overwritten(
     run: Run, home: Path, texts: Path, tmp_path: Path
 ) -> None:
     words = ("base", tmp_path / "made", "--tokens", "5K", "--architecture", "gpt2", "--data", texts, "--json")
+    (home / "runs" / "_bases" / "made").mkdir(parents=True)
+    (home / "runs" / "_bases" / "made" / "smaller.json").touch()  # of another base that had this name
     done = run(*words)
     assert "each text is more than 10% of all, so none is held out" in done.stderr
     planned = "4 sequences per forward pass, 1 layers recomputed: 3.00 GiB of memory as planned (weights 1.00 GiB, opt"
