@@ -147,7 +147,8 @@ def test_the_death_of_one_process_ends_all_and_is_the_reason(make_job: MakeJob) 
         ((LOST, LOST), (6, 5), 1),
         ((None, "KeyError"), (6, 5), 1),
         ((LOST, None), (5, 35), 0),  # torchrun killed the other, which waited
-        (("CUDA error: unspecified launch failure", None), (5, 5), 0),  # its own fault
+        (("CUDA error: unspecified launch failure", None), (5, 35), 0),
+        ((LOST, "CUDA error: unspecified launch failure"), (5, 5), 1),
         (("path \udcff", LOST), (5, 5), 0),
     ],
 )
